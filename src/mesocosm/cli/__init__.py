@@ -1,0 +1,96 @@
+"""The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report` and `sample`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mesocosm import __version__
+from mesocosm.lab.files import RunError, UserError
+
+EXAMPLES = """examples:
+  mesocosm list                                 all studies, tasks, models, methods and measures
+  mesocosm show hidden-progress                 a study's question, claims and presets
+  mesocosm run disagreement                     run a study: verdicts, figures, report.html
+  mesocosm run hidden-progress --preset smoke   in seconds, to see that everything works
+  mesocosm run flip-flop --help                 all settings of a study
+  mesocosm run flip-flop --dry-run              what it would cost
+  mesocosm sample flip-flop --count 1000 --to flip-flop.jsonl
+  mesocosm report                               one page over all runs in runs/
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def parser() -> Parser:
+    whole = Parser(
+        prog="mesocosm",
+        description="A laboratory for the science of deep learning at small scale.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="version", version=f"mesocosm {__version__}")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+
+    listing = command("list", "List studies, tasks, models, methods and measures.")
+    listing.add_argument("--json", action="store_true", help="as JSON, one object a piece")
+    show = command("show", "Explain a study, task, model, method or measure.")
+    show.add_argument("name", help="its name, as `mesocosm list` gives it")
+    run = command("run", "Run a study to verdicts, figures and a page.")
+    run.add_argument("study", help="its name, as `mesocosm list` gives it")
+    run.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm run STUDY --help`")
+    for name, help in (
+        ("resume", "Go on with a run that was interrupted."),
+        ("judge", "Judge a run's claims again, from its records."),
+        ("draw", "Draw a run's figures again, from its records."),
+    ):
+        command(name, help).add_argument("run", type=Path, help="run folder")
+    report = command("report", "Make one page over many runs.")
+    report.add_argument("runs", nargs="*", type=Path, help="run folders (default: all in runs/)")
+    report.add_argument("--to", type=Path, default=Path("report"), help="folder of the page (default: report)")
+    sample = command("sample", "Write samples of a task, with targets, weights and hidden state.")
+    sample.add_argument("task", help="its name, as `mesocosm list` gives it")
+    sample.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm sample TASK --help`")
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status: 2 for what was asked wrongly, 1 for what failed, 130 on interrupt."""
+    try:
+        asked = vars(parser().parse_args(arguments))
+        return _dispatch(asked.pop("command"), asked)
+    except UserError as error:
+        return _complain(error, 2)
+    except (RunError, OSError) as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+
+
+def _dispatch(command: str, asked: dict) -> int:
+    if command in ("list", "show"):
+        from mesocosm.cli import look
+
+        return look.list_pieces(**asked) if command == "list" else look.show(**asked)
+    if command == "sample":
+        from mesocosm.cli.sample import sample
+
+        return sample(**asked)
+    from mesocosm.cli import runs
+
+    return int(getattr(runs, command)(**asked))
+
+
+def _complain(error: object, status: int) -> int:
+    print(f"mesocosm: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,5 @@
+import sys
+
+from mesocosm.cli import main
+
+sys.exit(main())

@@ -1,0 +1,133 @@
+"""`mesocosm list` and `mesocosm show`."""
+
+import dataclasses
+import inspect
+import json
+import typing
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mesocosm.lab.files import UserError
+from mesocosm.pieces import KINDS, Piece, pieces
+
+console = Console(highlight=False)
+
+
+def list_pieces(json: bool) -> int:
+    if json:
+        print(_as_json([piece for kind in KINDS for piece in pieces(kind).values()]))
+        return 0
+    for kind in KINDS:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column()
+        for piece in pieces(kind).values():
+            table.add_row(piece.name, piece.summary)
+        plural = {"study": "studies"}.get(kind, kind + "s")
+        console.print(f"[bold]{plural}[/bold]")
+        console.print(table)
+    return 0
+
+
+def _as_json(found: list[Piece]) -> str:
+    return json.dumps([{n: getattr(p, n) for n in ("kind", "name", "summary", "source")} for p in found], indent=1)
+
+
+def show(name: str) -> int:
+    found = [known[name] for known in map(pieces, KINDS) if name in known]
+    if not found:
+        import difflib
+
+        everything = sorted({n for kind in KINDS for n in pieces(kind)})
+        close = difflib.get_close_matches(name, everything, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`mesocosm list` lists all names"
+        raise UserError(f"there is no piece named {name!r}; {hint}")
+    for piece in found:
+        if piece.kind == "study":
+            _show_study(piece)
+        elif piece.kind == "task":
+            _show_task(piece)
+        else:
+            _show_code(piece)
+    return 0
+
+
+def _show_study(piece: Piece) -> None:
+    from mesocosm.lab.cost import price
+    from mesocosm.lab.lab import Lab
+
+    study = piece.load()
+    console.print(f"[bold]{study.title}[/bold]\n{study.paper}\n\n{study.question}\n")
+    claims = Table("claim", "statement", "rule", "control", "the paper's figure", show_lines=True)
+    for claim in study.claims:
+        control = claim.control.statement if claim.control else "none"
+        claims.add_row(claim.id, claim.statement, claim.rule, control, claim.paper)
+    console.print(claims)
+    costs = Table("preset", "seeds", "trainings", "replicas", "largest model", "computation", "memory")
+    for preset, config in study.presets.items():
+        prices = price(Lab(None), study.plan(config), timed=False)
+        costs.add_row(
+            preset,
+            str(config.seeds),
+            str(len(prices)),
+            str(sum(p.replicas for p in prices)),
+            f"{max((p.parameters for p in prices), default=0):,} parameters",
+            flops(sum(p.flops for p in prices)),
+            size(max((p.memory for p in prices), default=0)),
+        )
+    console.print(costs)
+    console.print(f"`mesocosm run {piece.name} --preset NAME --dry-run` also estimates the time on this machine.")
+    for departure in study.departures:
+        console.print(f"- {departure}")
+
+
+def _show_task(piece: Piece) -> None:
+    from mesocosm.seeding import generator
+
+    kind = piece.load()
+    console.print(f"[bold]{piece.name}[/bold]: {inspect.cleandoc(kind.__doc__)}\n")
+    _show_settings(kind)
+    task = kind()
+    table = Table("field", "shape and dtype of 2 samples", "meaning")
+    for name, tensor in zip((batch := task.sample(2, generator(0, "show")))._fields, batch):
+        table.add_row(name, f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}", kind.fields[name])
+    console.print(table)
+    if task.tokens:
+        console.print("vocabulary: " + " ".join(f"{i}={t}" for i, t in enumerate(task.tokens)))
+    console.print(f"a model takes {list(task.input_shape)} and gives {list(task.output_shape)} for each sample")
+
+
+def _show_settings(kind: type) -> None:
+    from mesocosm.settings import legal
+
+    hints = typing.get_type_hints(kind)
+    table = Table("setting", "default", "legal", "meaning")
+    for field in dataclasses.fields(kind):
+        table.add_row(field.name, repr(field.default), legal(field, hints[field.name]), field.metadata.get("help", ""))
+    console.print(table)
+
+
+def _show_code(piece: Piece) -> None:
+    target: Any = piece.load()
+    console.print(f"[bold]{piece.module}.{piece.attribute}[/bold]{inspect.signature(target)}\n", markup=True)
+    console.print(inspect.cleandoc(target.__doc__ or piece.summary), markup=False)
+
+
+def flops(count: float) -> str:
+    """`3.2 PFLOP`: floating-point operations in a readable unit."""
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if count < 1000:
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}FLOP"
+
+
+def size(count: float) -> str:
+    """`1.5 GB`: bytes in a readable unit."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

@@ -1,0 +1,214 @@
+"""`mesocosm run`, `resume`, `judge`, `draw` and `report`."""
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from mesocosm.lab import folder as folders
+from mesocosm.lab.files import RunError, UserError
+from mesocosm.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from mesocosm.lab.claims import Judgement
+    from mesocosm.lab.lab import Lab
+
+console = Console(highlight=False)
+
+COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
+UNSUPPORTED = 3
+"""Exit status of `--require-supported` when a claim is not supported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Settings):
+    """How to run it."""
+
+    preset: Literal["smoke", "small", "paper"] = setting("small", "seconds, minutes, or the paper's own scale")
+    model: str | None = setting(None, "your architecture in place of the study's: package.module:Name")
+    device: Literal["cpu", "cuda"] = setting("cpu", "where to compute")
+    compile: bool = setting(False, "compile the training step: slow to start, then faster")
+    stack: int | None = setting(None, "replicas to train in lockstep (default: planned); never changes results", low=1)
+    out: str | None = setting(None, "run folder (default: runs/STUDY/TIME-ID)")
+    dry_run: bool = setting(False, "print what it would cost and stop")
+    require_supported: bool = setting(False, "exit with status 3 unless every claim is supported")
+
+
+def run(study: str, settings: list[str]) -> int:
+    presets = folders.load_study(study).presets
+    prog = f"mesocosm run {study}"
+    defaults = presets[_preset(settings)]
+    summary = f"{folders.load_study(study).question} Defaults are those of --preset {_preset(settings)}."
+    options, config = parse(prog, summary, settings, RunOptions(preset=_preset(settings)), defaults)
+    request = folders.Request(study, options.preset, config, options.model)
+    lab = _lab(request, options)
+    if options.dry_run:
+        return _dry_run(request, lab)
+    folder = folders.create(request, Path(options.out) if options.out else None)
+    judgements = _run(request, folder, lab)
+    return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
+
+
+def resume(run: Path) -> int:
+    request = folders.read_request(run)
+    options = RunOptions(model=request.model)
+    if (run / "environment.json").exists() and (run / "records.parquet").exists() and (run / "verdicts.json").exists():
+        console.print(f"{run} is finished; judging and drawing it again")
+        judge(run)
+        return draw(run)
+    _run(request, run, _lab(request, options))
+    return 0
+
+
+def judge(run: Path) -> int:
+    from mesocosm.lab.runner import judge_run
+
+    folders.read_request(run)
+    with folders.locked(run):
+        judgements = judge_run(run)
+        _page(run)
+    _print_verdicts(judgements)
+    return 0
+
+
+def draw(run: Path) -> int:
+    from mesocosm.lab.runner import draw_run
+
+    folders.read_request(run)
+    with folders.locked(run):
+        draw_run(run)
+        _page(run)
+    _print_paths(run)
+    return 0
+
+
+def report(runs: list[Path], to: Path) -> int:
+    from mesocosm.report.site import write_site
+
+    found = runs or sorted(path.parent for path in Path("runs").glob("*/*/verdicts.json"))
+    if not found:
+        raise UserError("there is no finished run in runs/; name run folders, or make one with `mesocosm run STUDY`")
+    for folder in found:
+        folders.read_request(folder)
+    console.print(f"page: {write_site(found, to)}")
+    return 0
+
+
+def parse(prog: str, summary: str, settings: list[str], *defaults: Settings) -> list:
+    from mesocosm.cli.flags import parse
+
+    return parse(prog, summary, settings, *defaults)
+
+
+def _preset(settings: list[str]) -> Literal["smoke", "small", "paper"]:
+    """The preset whose values are the defaults of the other flags."""
+    for flag, value in zip(settings, [*settings[1:], ""]):
+        name = value if flag == "--preset" else flag.removeprefix("--preset=")
+        if name in ("smoke", "small", "paper"):
+            return name
+    return "small"
+
+
+def _lab(request: folders.Request, options: RunOptions) -> "Lab":
+    """A laboratory for the request; device and architecture are checked before any work starts."""
+    import torch
+
+    from mesocosm.lab.lab import Lab
+    from mesocosm.lab.runner import check_architecture, load_architecture
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda is not legal here: PyTorch finds no CUDA device; use --device cpu")
+    architecture = None
+    if request.model:
+        architecture = load_architecture(request.model)
+        check_architecture(request.model, architecture, _plan(request))
+    return Lab(None, device=options.device, compile=options.compile, stack=options.stack, architecture=architecture)
+
+
+def _plan(request: folders.Request) -> list:
+    try:
+        return list(folders.load_study(request.study).plan(request.config))
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(error) from error
+
+
+def _dry_run(request: folders.Request, lab: "Lab") -> int:
+    from mesocosm.cli.look import flops, size
+    from mesocosm.lab.cost import price
+    from mesocosm.lab.progress import duration
+
+    prices = price(lab, _plan(request))
+    table = Table("training", "replicas", "steps", "parameters", "computation", "memory", "time")
+    for p in prices:
+        numbers = (f"{p.replicas:,}", f"{p.steps:,}", f"{p.parameters:,}", flops(p.flops), size(p.memory))
+        table.add_row(p.cell, *numbers, f"about {duration(p.seconds or 0)}")
+    replicas, total = sum(p.replicas for p in prices), sum(p.seconds or 0 for p in prices)
+    memory = size(max((p.memory for p in prices), default=0))
+    table.add_section()
+    table.add_row(
+        "whole run", f"{replicas:,}", "", "", flops(sum(p.flops for p in prices)), memory, f"about {duration(total)}"
+    )
+    console.print(table)
+    console.print(f"Time is for training on this machine ({lab.device}), without measuring and early stopping.")
+    return 0
+
+
+def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]":
+    from mesocosm.lab import runner
+
+    _plan(request)
+    lab.folder = folder
+    console.print(f"run folder: {folder}")
+    with folders.locked(folder):
+        try:
+            judgements = runner.run(request, folder, lab, console)
+            page = _page(folder)
+        except KeyboardInterrupt:
+            console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}")
+            raise
+        except (RunError, UserError):
+            raise
+        except Exception as error:
+            lab.log.error("failed\n%s", traceback.format_exc())
+            what = f"{type(error).__name__}: {error}"
+            raise RunError(
+                f"{what} (details in {folder / 'run.log'}; go on with `mesocosm resume {folder}`)"
+            ) from error
+    _print_verdicts(judgements)
+    _print_paths(folder)
+    console.print(f"page:    {page}")
+    return judgements
+
+
+def _page(folder: Path) -> Path:
+    from mesocosm.report.page import write_page
+
+    return write_page(folder)
+
+
+def _print_verdicts(judgements: "list[Judgement]") -> None:
+    table = Table(
+        "claim", "statement", "effect [95 % interval]", "rule", "control", "paper", "verdict", show_lines=True
+    )
+    for j in judgements:
+        control = f"{j.control['statement']}: {j.control['verdict']}" if j.control else "none"
+        verdict = f"[{COLOURS[j.verdict]}]{j.verdict}[/]" + (f"\n{j.note}" if j.note else "")
+        table.add_row(j.id, j.statement, effect(j), j.rule, control, j.paper, verdict)
+    console.print(table)
+
+
+def effect(judgement: "Judgement") -> str:
+    """`1.2 [1.1, 1.3] steps`, as tables show it."""
+    low, high = judgement.interval
+    if judgement.effect is None:
+        return "not measured"
+    interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None and low != high else ""
+    return f"{judgement.effect:.3g}{interval} {judgement.unit}".strip()
+
+
+def _print_paths(folder: Path) -> None:
+    for path in sorted((folder / "figures").glob("*.svg")):
+        console.print(f"figure:  {path}")

@@ -1,0 +1,127 @@
+"""What a plan costs before it runs: parameters, floating-point operations, memory and time."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mesocosm.lab.lab import Lab
+from mesocosm.lab.study import Cell
+from mesocosm.seeding import generator
+from mesocosm.training.population import Population
+from mesocosm.training.streams import Online
+
+PROBE_FLOPS = 5e10
+"""A step of more operations than this is not timed but estimated from the device's matrix-product rate."""
+
+PROBED = 64
+"""Replicas in a timed step, at most."""
+
+OVERHEAD = 1.25
+"""A whole step over its gradient: sampling and update."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """The cost of one cell."""
+
+    cell: str
+    replicas: int
+    steps: int
+    parameters: int
+    """Trainable, of one replica."""
+    flops: float
+    """Of the whole cell: forward and backward passes of all replicas and steps."""
+    memory: int
+    """Bytes for weights, gradients, optimiser state and activations of the replicas that step together."""
+    seconds: float | None
+    """On this device, measuring left out; a cell that stops early costs less."""
+
+
+def price(lab: Lab, cells: Iterable[Cell], timed: bool = True) -> list[Price]:
+    """Price every cell; `timed` runs some steps on `lab`'s device, once for all alike."""
+    probed: dict[tuple, float] = {}
+    prices = []
+    for cell in cells:
+        lone = lab.population(_with_seeds(cell, 1))
+        parameters = sum(shape.numel() for shape in lone.layout.shapes.values())
+        batch = cell.task.sample(cell.batch_size, generator(0, "price"))
+        flops, activations = _count(lone, cell, batch)
+        stack, seconds = lone.plan(cell.objective, _stacked(batch)), None
+        if timed:
+            alike = (parameters, flops, min(len(cell.seeds), PROBED))
+            if alike not in probed:
+                probed[alike] = _seconds_a_step(lab, cell, flops, stack)
+            seconds = probed[alike] * cell.steps * len(cell.seeds)
+        together = min(stack, len(cell.seeds))
+        states = len(cell.optimiser.init(lone.theta[:, :0])) + 2
+        prices.append(
+            Price(
+                cell=cell.name,
+                replicas=len(cell.seeds),
+                steps=cell.steps,
+                parameters=parameters,
+                flops=flops * cell.steps * len(cell.seeds),
+                memory=4 * parameters * (len(cell.seeds) + states * together) + activations * together,
+                seconds=seconds,
+            )
+        )
+    return prices
+
+
+def _with_seeds(cell: Cell, count: int) -> Cell:
+    return dataclasses.replace(
+        cell, seeds=list(cell.seeds)[:count], init=list(cell.init)[:count] if cell.init else None
+    )
+
+
+def _count(lone: Population, cell: Cell, batch: Any) -> tuple[float, int]:
+    """Operations of one replica's step, and bytes its forward pass keeps for the backward pass."""
+    model = lone.replica(0).to("meta")
+    own = {id(p) for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in own:
+            kept[id(tensor)] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        cell.objective(model, batch._make(field.to("meta") for field in batch)).backward()
+    return float(counter.get_total_flops()), sum(kept.values())
+
+
+def _stacked(batch: Any) -> Any:
+    return batch._make(field[None] for field in batch)
+
+
+def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
+    """Seconds that one step of one replica takes in its stack."""
+    if flops > PROBE_FLOPS:
+        return flops / _matrix_product_rate(torch.device(lab.device))
+    population = lab.population(_with_seeds(cell, min(len(cell.seeds), stack, PROBED)))
+    stream = Online(cell.task, cell.batch_size, list(cell.seeds)[: len(population)], chunk=1)
+    batch = stream(0, population.index, population.device)
+    population.plan(cell.objective, batch)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        _, losses = population.gradients(cell.objective, population.theta, batch, population.step_keys(0))
+        losses.sum().item()
+        times.append(time.perf_counter() - began)
+    return min(times) * OVERHEAD / len(population)
+
+
+def _matrix_product_rate(device: torch.device) -> float:
+    a = torch.randn(1024, 1024, device=device)
+    (a @ a).sum().item()
+    began = time.perf_counter()
+    for _ in range(4):
+        a = (a @ a) * 1e-3
+    a.sum().item()
+    return 4 * 2 * 1024**3 / (time.perf_counter() - began)

@@ -1,0 +1,173 @@
+"""The run folder: where a run's files lie, what identifies it, and who may write to it."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mesocosm.lab.files import RunError, UserError, read_json, write_json
+from mesocosm.lab.study import Config, Study
+from mesocosm.pieces import pieces
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be run; its identity decides what a later command may resume."""
+
+    study: str
+    preset: str
+    config: Config
+    model: str | None = None
+    """`package.module:Name` of the architecture that replaces the study's own."""
+
+    def identity(self) -> str:
+        """Hash of all that can change a record."""
+        facts = [self.study, dataclasses.asdict(self.config), self.model, version("mesocosm")]
+        return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def load_study(name: str) -> Study:
+    """The study of this name.
+
+    Raises:
+        UserError: listing the studies there are.
+    """
+    known = pieces("study")
+    if name not in known:
+        raise UserError(f"there is no study {name!r}; choose from: {', '.join(known)}")
+    study = known[name].load()
+    assert isinstance(study, Study)
+    return study
+
+
+def create(request: Request, out: Path | None) -> Path:
+    """Make a run's folder, or find the unfinished one that this request resumes.
+
+    Raises:
+        UserError: when `out` holds something else.
+    """
+    identity = request.identity()
+    if out is None:
+        room = Path("runs") / request.study
+        for folder in sorted(room.glob(f"*-{identity}"), reverse=True):
+            if (folder / "config.json").exists() and not (folder / "verdicts.json").exists():
+                return folder
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = room / f"{stamp}-{identity}"
+        while folder.exists():
+            stamp += "b"
+            folder = room / f"{stamp}-{identity}"
+    else:
+        folder = out
+        if (folder / "config.json").exists():
+            earlier = read_json(folder / "config.json")
+            if earlier["identity"] != identity:
+                what = f"a run of {earlier['study']} with another configuration"
+                raise UserError(f"--out {folder} holds {what}; choose an empty folder")
+            if (folder / "verdicts.json").exists():
+                raise UserError(f"--out {folder} holds this very run, finished; choose an empty folder")
+            return folder
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"--out {folder} is not an empty folder; choose another")
+    facts = {"format": FORMAT, "study": request.study, "preset": request.preset, "model": request.model}
+    facts |= {"config": dataclasses.asdict(request.config), "identity": identity}
+    write_json(folder / "config.json", facts)
+    return folder
+
+
+def read_request(folder: Path) -> Request:
+    """The request that a run folder was made for.
+
+    Raises:
+        UserError: when `folder` holds no run.
+        RunError: when its configuration is damaged, or no longer one of the study.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not a run folder: it has no config.json")
+    facts = read_json(folder / "config.json")
+    if facts["format"] != FORMAT:
+        raise RunError(f"{folder} has format {facts['format']}, this version of mesocosm reads format {FORMAT}")
+    study = load_study(facts["study"])
+    kind = type(next(iter(study.presets.values())))
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["config"].items()}
+    try:
+        config = kind(**values)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{folder} was made by another version of {facts['study']}: {error}") from error
+    return Request(facts["study"], facts["preset"], config, facts["model"])
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against other processes.
+
+    Raises:
+        UserError: when another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another mesocosm process; wait for it, or stop it") from error
+
+
+def log_to(folder: Path) -> logging.Logger:
+    """The logger of a run, appending to its `run.log`."""
+    logger = logging.getLogger("mesocosm.run")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(folder / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+def environment(device: str, stack: int | None, compiled: bool) -> dict[str, Any]:
+    """Versions, device, threads, commit and command line of this process."""
+    import torch
+
+    packages = ["mesocosm", "torch", "numpy", "scipy", "pandas", "pyarrow", "safetensors", "scikit-learn", "matplotlib"]
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "format": FORMAT,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "compiled": compiled,
+        "stack": stack,
+        "commit": commit.stdout.strip() or None,
+        "command": ["mesocosm", *sys.argv[1:]],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,227 @@
+"""The laboratory: trains a study's cells into a run folder, remembers what is done, and keeps the records."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mesocosm.lab.files import RunError, read_tensors, write_tensors
+from mesocosm.lab.study import Cell
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import Tensor
+
+    from mesocosm.lab.progress import Progress
+    from mesocosm.training.loop import History, Saved
+    from mesocosm.training.population import Population
+
+COLUMNS = ["cell", "seed", "step", "metric", "value"]
+
+CHECKPOINT_SECONDS = 15.0
+
+
+class Lab:
+    """Where a study runs.
+
+    Args:
+        folder: the run folder; None keeps everything in memory, for pricing and tests.
+        architecture: replaces the model of every swappable cell.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        device: str = "cpu",
+        compile: bool = False,
+        stack: int | None = None,
+        architecture: "Callable[[Any], Any] | None" = None,
+        progress: "Progress | None" = None,
+    ) -> None:
+        self.folder, self.device, self.compile, self.stack = folder, device, compile, stack
+        self.architecture, self.progress = architecture, progress
+        self.log = logging.getLogger("mesocosm.run")
+        self.seconds: dict[str, float] = {}
+        self.interrupted = False
+        self._tables: list[pandas.DataFrame] = []
+
+    def population(self, cell: Cell) -> "Population":
+        """The untrained population of a cell."""
+        from mesocosm.training.population import Population
+
+        make = self.architecture if self.architecture and cell.swappable else cell.model
+        return Population(lambda: make(cell.task), cell.init or list(cell.seeds), self.device)
+
+    def train(self, cell: Cell) -> "History":
+        """Train a cell, go on with it, or read it back when it is done; its measurements become records."""
+        from mesocosm.training.loop import train
+        from mesocosm.training.streams import Online
+
+        population = self.population(cell)
+        watcher = _Watcher(self, cell, len(population))
+        history = train(
+            population,
+            cell.stream or Online(cell.task, cell.batch_size, list(cell.seeds)),
+            cell.objective,
+            cell.optimiser,
+            steps=cell.steps,
+            schedule=cell.schedule,
+            clip=cell.clip,
+            measure=cell.measure,
+            every=cell.every,
+            stop=cell.stop,
+            stack=self.stack,
+            compile=self.compile,
+            observer=watcher,
+        )
+        watcher.finish(history)
+        self._tables.append(_history_table(cell, history))
+        return history
+
+    def record(
+        self,
+        cell: str,
+        metrics: "dict[str, float | Sequence[float] | Tensor]",
+        *,
+        seed: int | Sequence[int],
+        step: int = 0,
+        **settings: Any,
+    ) -> None:
+        """Add measurements to the records: one number by name for a seed, or one for each of several."""
+        import pandas
+
+        for name, value in metrics.items():
+            values = value.tolist() if hasattr(value, "tolist") else value
+            columns = {"cell": cell, "seed": seed, "step": step, "metric": name, "value": values, **settings}
+            scalar = not any(isinstance(c, (list, tuple, range)) for c in columns.values())
+            self._tables.append(pandas.DataFrame(columns, index=[0] if scalar else None))
+
+    def remember(self, name: str, compute: "Callable[[], dict[str, Tensor]]") -> "dict[str, Tensor]":
+        """`compute()`, kept in the run folder under `name` so that a resumed run need not do it again."""
+        path = self.checkpoint(name)
+        if path and path.exists():
+            tensors, facts = read_tensors(path)
+            self.seconds[name] = facts["seconds"]
+            return tensors
+        if self.progress:
+            self.progress.note(name)
+        self.stop_if_interrupted()
+        began = time.monotonic()
+        tensors = compute()
+        self.seconds[name] = time.monotonic() - began
+        if path:
+            write_tensors(path, tensors, {"seconds": self.seconds[name]})
+        return tensors
+
+    def records(self) -> "pandas.DataFrame":
+        """All records so far, in an order that does not depend on how they were made."""
+        import pandas
+
+        table = pandas.concat(self._tables, ignore_index=True)
+        table = table.dropna(subset=["value"]).astype({"seed": int, "step": int, "value": float})
+        settings = sorted(c for c in table.columns if c not in COLUMNS)
+        order = ["cell", *settings, "seed", "step", "metric"]
+        return table[[*COLUMNS[:1], *settings, *COLUMNS[1:]]].sort_values(order, kind="stable", ignore_index=True)
+
+    def checkpoint(self, name: str) -> Path | None:
+        slug = "".join(c if c.isalnum() or c in "=.-_" else "_" for c in name)
+        return self.folder / "checkpoints" / f"{slug}.safetensors" if self.folder else None
+
+    def stop_if_interrupted(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let the first Ctrl-C save and stop at the next step, and the second stop at once."""
+
+        def on_signal(number: int, frame: object) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.interrupted = True
+
+        before = signal.signal(signal.SIGINT, on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class _Watcher:
+    """A cell's observer: progress, checkpoints, and its state when it is done."""
+
+    def __init__(self, lab: Lab, cell: Cell, replicas: int) -> None:
+        self.lab, self.cell, self.replicas = lab, cell, replicas
+        self.path = lab.checkpoint(cell.name)
+        self.began = self.saved_at = time.monotonic()
+        self.pause = CHECKPOINT_SECONDS
+        self.before = 0.0
+
+    def restore(self) -> "Saved | None":
+        saved = None
+        if self.path and self.path.exists():
+            saved = read_tensors(self.path)
+            shapes = {len(t) for n, t in saved[0].items() if n == "final.theta"}
+            if shapes != {self.replicas}:
+                raise RunError(f"{self.path} is not a checkpoint of {self.cell.name}; delete it and resume the run")
+            self.before = saved[1]["seconds"]
+        if self.lab.progress:
+            self.lab.progress.begin(self.cell, self.replicas)
+        return saved
+
+    def tick(self, step: int, fraction: float, alive: int, loss: float, save: "Callable[[], Saved]") -> None:
+        now = time.monotonic()
+        if self.lab.progress:
+            self.lab.progress.update(fraction, step, alive, loss)
+        if self.path and (now - self.saved_at > self.pause or self.lab.interrupted):
+            self._write(save())
+            self.saved_at = time.monotonic()
+            self.pause = max(CHECKPOINT_SECONDS, 20 * (self.saved_at - now))
+        self.lab.stop_if_interrupted()
+
+    def finish(self, history: "History") -> None:
+        seconds = self._write(history.saved())
+        self.lab.seconds[self.cell.name] = seconds
+        reason = history.population.reason
+        self.lab.log.info(
+            "%s: %d replicas, %d steps, %s, %.1f s", self.cell.name, self.replicas, self.cell.steps, reason, seconds
+        )
+        for replica, step in sorted(history.diverged.items()):
+            self.lab.log.warning(
+                "%s: replica %d (seed %d) diverged at step %d", self.cell.name, replica, self.cell.seeds[replica], step
+            )
+        if self.lab.progress:
+            self.lab.progress.end(history)
+
+    def _write(self, saved: "Saved") -> float:
+        tensors, facts = saved
+        seconds = self.before + time.monotonic() - self.began
+        if self.path:
+            write_tensors(self.path, tensors, {**facts, "seconds": seconds})
+        return seconds
+
+
+def _history_table(cell: Cell, history: "History") -> "pandas.DataFrame":
+    import pandas
+
+    replicas = len(cell.seeds)
+    fixed = {"cell": cell.name, "seed": list(cell.seeds)}
+    fixed |= {n: list(v) if isinstance(v, (list, tuple, range)) else [v] * replicas for n, v in cell.settings.items()}
+    tables = [
+        pandas.DataFrame({**fixed, "step": step, "metric": name, "value": row.tolist()})
+        for name, table in history.metrics.items()
+        for step, row in zip(history.steps, table)
+        if not row.isnan().all()
+    ]
+    for replica, step in history.diverged.items():
+        one = {n: [v[replica] if isinstance(v, list) else v] for n, v in fixed.items()}
+        tables.append(pandas.DataFrame({**one, "step": step, "metric": "diverged", "value": 1.0}))
+    return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame(columns=COLUMNS)
+
+
+def total_work(cells: Iterable[Cell]) -> float:
+    """Replica-steps of a plan."""
+    return float(sum(cell.steps * len(cell.seeds) for cell in cells))

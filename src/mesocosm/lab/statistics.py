@@ -1,0 +1,71 @@
+"""Estimates with 95 % intervals: bootstrap over seeds, Wilson for shares, exact for identities."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the ends of its 95 % interval; not a number where too few seeds give none."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def exact(value: float) -> Interval:
+    """A number known without error."""
+    return Interval(float(value), float(value), float(value))
+
+
+def bootstrap(statistic: Callable[..., Any], *samples: Sequence[float], paired: bool = False) -> Interval:
+    """Percentile bootstrap of `statistic(*samples)` over seeds.
+
+    Args:
+        statistic: takes arrays `[..., n]` and an `axis`, as `numpy.mean` does.
+        paired: whether the i-th numbers of all samples come from one seed and are resampled together.
+    """
+    from scipy import stats
+
+    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    estimate = float(statistic(*arrays, axis=-1)) if all(map(len, arrays)) else float("nan")
+    if any(len(a) < 2 for a in arrays):
+        return Interval(estimate, float("nan"), float("nan"))
+    result = stats.bootstrap(
+        arrays,
+        statistic,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        paired=paired,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def median(sample: Sequence[float]) -> Interval:
+    return bootstrap(np.median, sample)
+
+
+def mean(sample: Sequence[float]) -> Interval:
+    return bootstrap(np.mean, sample)
+
+
+def share(successes: int, total: int) -> Interval:
+    """A share with its Wilson interval.
+
+    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference
+    """
+    from scipy import stats
+
+    if not total:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    interval = stats.binomtest(int(successes), int(total)).proportion_ci(LEVEL, method="wilson")
+    return Interval(successes / total, float(interval.low), float(interval.high))

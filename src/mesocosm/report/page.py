@@ -1,0 +1,1 @@
+def write_page(folder): return folder/"report.html"

@@ -1,0 +1,296 @@
+"""The one training loop: steps, batches, gradients, measurements and checkpoints; everything else is passed in."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mesocosm.tasks.base import Task
+from mesocosm.training.population import Population
+from mesocosm.training.streams import Online
+
+Measure = Callable[[Population, int], dict[str, Tensor]]
+"""`measure(population, step)` gives numbers `[R]` by name; `population.index` says which replicas are asked for."""
+
+Saved = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and facts (plain JSON values) from which a training goes on."""
+
+TICK = 0.1
+"""Seconds between two calls of an observer."""
+
+
+class Optimiser(Protocol):
+    def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]: ...
+    def init(self, theta: Tensor) -> dict[str, Tensor]: ...
+    def update(
+        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+    ) -> None: ...
+
+
+class Observer(Protocol):
+    """Watches a training from outside: progress, checkpoints, interruption."""
+
+    def restore(self) -> Saved | None:
+        """What an earlier `save` gave, to go on from."""
+
+    def tick(self, step: int, fraction: float, alive: int, loss: float, save: Callable[[], Saved]) -> None:
+        """Called some times a second between two steps, with the share of the whole that is done; may raise to stop."""
+
+
+@dataclass
+class History:
+    """What a training left: measurements by step, and the population with its final weights."""
+
+    population: Population
+    steps: list[int]
+    """The E steps at which was measured: updates done."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """By name, `[E, R]` float64; NaN where a replica had stopped or was not measured."""
+    diverged: dict[int, int] = field(default_factory=dict)
+    """Replica -> first step whose loss was not finite."""
+
+    def add(self, step: int, rows: Sequence[int], values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            if name not in self.metrics:
+                shape = (len(self.steps), len(self.population))
+                self.metrics[name] = torch.full(shape, torch.nan, dtype=torch.float64)
+            self.metrics[name][self.steps.index(step), list(rows)] = value
+
+    def last(self, name: str) -> Tensor:
+        """Each replica's last measured value of a metric, `[R]`."""
+        table = self.metrics[name]
+        count = torch.arange(1, len(table) + 1)[:, None].masked_fill(table.isnan(), 0).amax(0)
+        return table[(count - 1).clamp_min(0), torch.arange(table.shape[1])]
+
+    def saved(self) -> Saved:
+        """The finished training as tensors and facts, from which `train` gives it back at once."""
+        tensors = {"final.theta": self.population.theta}
+        tensors |= {f"final.state.{n}": t for n, t in self.population.state.items()}
+        tensors |= {f"metric.{n}": t for n, t in self.metrics.items()}
+        diverged = {str(replica): step for replica, step in self.diverged.items()}
+        facts = {"stack": 1, "first": len(self.population), "mappable": self.population.mappable}
+        return tensors, {**facts, "reason": self.population.reason, "diverged": diverged}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `saved` gave."""
+        whole = self.population
+        whole.theta, whole.state = (
+            tensors["final.theta"].to(whole.device),
+            _under("final.state.", tensors, whole.device),
+        )
+        whole.mappable, whole.reason = facts["mappable"], facts["reason"]
+        self.metrics = _under("metric.", tensors, "cpu")
+        self.diverged = {int(replica): step for replica, step in facts["diverged"].items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def train(
+    population: Population,
+    stream: Any,
+    objective: Callable[..., Tensor],
+    optimiser: Optimiser,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    schedule: Callable[[int], float] | None = None,
+    clip: float | None = None,
+    measure: Measure | None = None,
+    every: int | None = None,
+    stop: Callable[[dict[str, Tensor]], Tensor] | None = None,
+    stack: int | None = None,
+    compile: bool = False,
+    observer: Observer | None = None,
+) -> History:
+    """Train every replica for `steps` steps; `population` holds the final weights afterwards.
+
+    A replica whose loss or weights stop being finite is frozen and named in `History.diverged`; the others go on as if
+    nothing had happened. `History.metrics["loss"]` is the mean training loss since the measurement before.
+
+    Args:
+        stream: `stream(step, index, device)` gives the batch `[R, B, ...]` of the replicas at `index`; or a task, which is
+            then sampled afresh at every step, `batch_size` samples a replica.
+        objective: `objective(model, batch)` gives the loss of ONE replica.
+        schedule: factor of the learning rate after so many updates.
+        clip: largest norm of a replica's gradient.
+        measure: called at step 0, every `every` steps (a hundredth of `steps` by default) and at the end.
+        stop: says from a measurement which replicas `[R]` are done; each is frozen there.
+        stack: replicas in lockstep at once, planned where not given; changes speed and memory, never results.
+        compile: compile the step by `torch.compile`; results agree to float tolerance.
+    """
+    if isinstance(stream, Task):
+        if batch_size is None:
+            raise ValueError("batch_size=None is not legal: a task needs a batch size, at least 1")
+        stream = Online(stream, batch_size, population.seeds)
+    if steps < 0:
+        raise ValueError(f"steps={steps} is not legal: it must be at least 0")
+    every = every or max(1, steps // 100)
+    history = History(population, sorted({*range(0, steps, every), steps}))
+    saved = observer.restore() if observer else None
+    if saved is None:
+        planned = population.plan(objective, stream(0, population.index, population.device))
+        stack, first = (stack if stack and population.mappable else planned), 0
+    else:
+        stack, first = saved[1]["stack"], saved[1]["first"]
+        history.restore(*saved)
+    loop = _Loop(history, stream, objective, optimiser, schedule, clip, measure, every, stop, compile, observer)
+    while first < len(population):
+        rows = list(range(first, min(first + stack, len(population))))
+        loop.run(rows, {"stack": stack, "first": first}, saved)
+        first, saved = first + stack, None
+    return history
+
+
+@dataclass
+class _Stack:
+    """Replicas in lockstep, as a population of their own: place i holds replica `rows[i]`; `live` places still train."""
+
+    population: Population
+    rows: list[int]
+    live: list[int]
+    state: dict[str, Tensor]
+    columns: dict[str, Tensor]
+
+    def live_rows(self) -> list[int]:
+        return [self.rows[place] for place in self.live]
+
+
+@dataclass
+class _Loop:
+    history: History
+    stream: Callable[..., Any]
+    objective: Callable[..., Tensor]
+    optimiser: Optimiser
+    schedule: Callable[[int], float] | None
+    clip: float | None
+    measure: Measure | None
+    every: int
+    stop: Callable[[dict[str, Tensor]], Tensor] | None
+    compile: bool
+    observer: Observer | None
+
+    def run(self, rows: list[int], facts: dict[str, Any], saved: Saved | None) -> None:
+        """Train the replicas at `rows` to the end, or until all of them are done."""
+        device, total = self.history.population.device, self.history.steps[-1]
+        if saved is None:
+            stack, start = self._stack(rows), 0
+            losses = torch.zeros(self.every, len(stack.population), device=device)
+        else:
+            stack, losses, start = self._restore(*saved)
+        advance, next_tick = self._compiled_step(stack), time.monotonic()
+        since = max(start - 1, 0) // self.every * self.every
+        for step in range(start, total + 1):
+            if step == 0 or step == total or step == since + self.every:
+                done = self._evaluate(stack, losses[: step - since], step)
+                since = step
+                if done.any():
+                    self._retire(stack, done)
+                    if not stack.live:
+                        return
+                    # Compiled code is kept until half of its work would be idle.
+                    if not self.compile or 2 * len(stack.live) <= len(stack.rows):
+                        stack = self._compact(stack)
+                        losses = torch.zeros(self.every, len(stack.population), device=device)
+                        advance = self._compiled_step(stack)
+            if step == total:
+                break
+            batch = self.stream(step, stack.population.index, device)
+            losses[step - since] = advance(stack, batch, step)
+            if self.observer and time.monotonic() >= next_tick:
+                done_before = facts["first"] * total + (step + 1) * len(rows)
+                self.observer.tick(
+                    step + 1,
+                    done_before / (total * len(self.history.population)),
+                    len(stack.live),
+                    losses[step - since, stack.live].nanmean().item(),
+                    partial(self._save, stack, losses, {**facts, "step": step + 1}),
+                )
+                next_tick = time.monotonic() + TICK
+        self._write_back(stack)
+
+    def _stack(self, rows: list[int], live: list[int] | None = None) -> _Stack:
+        whole = self.history.population
+        # A lone replica gets an idle twin: kernels for one differ in the last bits from those for many.
+        padded = rows * 2 if whole.mappable and len(rows) == 1 else rows
+        population = whole.select(padded)
+        columns = self.optimiser.columns(len(whole), whole.device)
+        columns = {name: column[padded] for name, column in columns.items()}
+        state = self.optimiser.init(population.theta)
+        return _Stack(population, rows, list(range(len(rows))) if live is None else live, state, columns)
+
+    def _compiled_step(self, stack: _Stack) -> Callable[[_Stack, Any, int], Tensor]:
+        population = stack.population
+        functional = self.compile and population.mappable
+
+        @torch.no_grad()
+        def update(theta: Tensor, state: dict, columns: dict, batch: Any, keys: dict, t: Tensor) -> Tensor:
+            gradient, losses = population.gradients(self.objective, theta, batch, keys, functional)
+            if self.clip is not None:
+                norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+                gradient = gradient * (self.clip / (norms + 1e-6)).clamp_max(1.0)
+            self.optimiser.update(theta, gradient, state, columns, t)
+            return losses
+
+        faster = torch.compile(update, dynamic=False) if functional else update
+
+        def advance(stack: _Stack, batch: Any, step: int) -> Tensor:
+            factor = self.schedule(step) if self.schedule else 1.0
+            columns = {**stack.columns, "learning_rate": stack.columns["learning_rate"] * factor}
+            t = torch.tensor(step + 1, dtype=torch.float64)
+            return faster(population.theta, stack.state, columns, batch, population.step_keys(step), t)
+
+        return advance
+
+    def _evaluate(self, stack: _Stack, losses: Tensor, step: int) -> Tensor:
+        """Record a measurement of the live replicas; which of them are done, `[R]`."""
+        live, population = stack.live, stack.population
+        bad = ~losses[:, live].isfinite()
+        broken = (bad.any(0) | ~population.theta[live].isfinite().all(1)).cpu()
+        for i in broken.nonzero().flatten().tolist():
+            self.history.diverged[stack.rows[live[i]]] = step - len(losses) + int((~bad[:, i]).long().cumprod(0).sum())
+        values = {n: v[live] for n, v in self.measure(population, step).items()} if self.measure else {}
+        done = broken | (self.stop(values).cpu() if self.stop else torch.zeros(len(live), dtype=torch.bool))
+        if len(losses):
+            values = {"loss": losses[:, live].double().mean(0), **values}
+        values = {n: v.detach().double().cpu().masked_fill(broken, torch.nan) for n, v in values.items()}
+        self.history.add(step, stack.live_rows(), values)
+        return done
+
+    def _write_back(self, stack: _Stack) -> None:
+        whole, rows = self.history.population, stack.live_rows()
+        whole.theta[rows] = stack.population.theta[stack.live]
+        for name, value in stack.population.state.items():
+            whole.state[name][rows] = value[stack.live]
+
+    def _retire(self, stack: _Stack, done: Tensor) -> None:
+        """Freeze the live replicas for which `done` holds."""
+        self._write_back(stack)
+        stack.live = [place for place, gone in zip(stack.live, done.tolist()) if not gone]
+
+    def _compact(self, stack: _Stack) -> _Stack:
+        self._write_back(stack)
+        smaller = self._stack(stack.live_rows())
+        places = stack.live * (len(smaller.population) // len(stack.live))
+        smaller.state = {name: value[places] for name, value in stack.state.items()}
+        return smaller
+
+    def _save(self, stack: _Stack, losses: Tensor, facts: dict[str, Any]) -> Saved:
+        tensors, finished = self.history.saved()
+        tensors |= {"theta": stack.population.theta, "losses": losses}
+        tensors |= {f"optimiser.{n}": t for n, t in stack.state.items()}
+        tensors |= {f"state.{n}": t for n, t in stack.population.state.items()}
+        return tensors, {**finished, **facts, "rows": stack.rows, "live": stack.live}
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[_Stack, Tensor, int]:
+        device = self.history.population.device
+        stack = self._stack(facts["rows"], facts["live"])
+        stack.population.theta = tensors["theta"].to(device)
+        stack.population.state = _under("state.", tensors, device)
+        stack.state = _under("optimiser.", tensors, device)
+        return stack, tensors["losses"].to(device), facts["step"]

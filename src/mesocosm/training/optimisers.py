@@ -1,0 +1,87 @@
+"""Optimisers over the stack: each works on rows `[R, P]`, with a rate a replica where one is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+__all__ = ["SGD", "AdamW"]
+
+Rate = float | Sequence[float]
+"""One number for all replicas, or one a replica."""
+
+
+class _Optimiser:
+    def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]:
+        """Per-replica hyper-parameters as columns `[R, 1]`.
+
+        Raises:
+            ValueError: naming a hyper-parameter given for another number of replicas, or out of range.
+        """
+        columns = {}
+        for name in (f.name for f in fields(self) if f.type in (Rate, "Rate")):  # type: ignore[arg-type]
+            value = torch.as_tensor(getattr(self, name), dtype=torch.float32)
+            if value.dim() and len(value) != replicas:
+                raise ValueError(f"{name} has {len(value)} values for {replicas} replicas: give one, or one a replica")
+            if not bool((value >= 0).all() & value.isfinite().all()):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not legal: it must be finite and at least 0")
+            columns[name] = value.expand(replicas).reshape(replicas, 1).to(device)
+        return columns
+
+
+@dataclass(frozen=True)
+class SGD(_Optimiser):
+    """Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+
+    g <- g + weight_decay theta;  m <- momentum m + g;  theta <- theta - learning_rate m  (Nesterov: g + momentum m).
+    """
+
+    learning_rate: Rate
+    momentum: Rate = 0.0
+    weight_decay: Rate = 0.0
+    nesterov: bool = False
+
+    def init(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"momentum": torch.zeros_like(theta)} if torch.as_tensor(self.momentum).any() else {}
+
+    def update(
+        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+    ) -> None:
+        """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
+        if torch.as_tensor(self.weight_decay).any():
+            gradient = torch.addcmul(gradient, theta, columns["weight_decay"])
+        if state:
+            state["momentum"].mul_(columns["momentum"]).add_(gradient)
+            gradient = (
+                torch.addcmul(gradient, state["momentum"], columns["momentum"]) if self.nesterov else state["momentum"]
+            )
+        theta.addcmul_(gradient, columns["learning_rate"], value=-1)
+
+
+@dataclass(frozen=True)
+class AdamW(_Optimiser):
+    """Adam with decoupled weight decay, as `torch.optim.AdamW`.
+
+    Source: Loshchilov & Hutter (2019), Decoupled weight decay regularization, arXiv 1711.05101
+    """
+
+    learning_rate: Rate
+    weight_decay: Rate = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def init(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"mean": torch.zeros_like(theta), "square": torch.zeros_like(theta)}
+
+    def update(
+        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+    ) -> None:
+        """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
+        beta1, beta2 = self.betas
+        rate = columns["learning_rate"]
+        state["mean"].lerp_(gradient, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        spread = state["square"].sqrt().div_((1 - beta2**t).sqrt()).add_(self.eps)
+        theta.mul_(1 - rate * columns["weight_decay"])
+        theta.addcdiv_(state["mean"] * (rate / (1 - beta1**t)), spread, value=-1)

@@ -1,0 +1,85 @@
+"""Streams of batches: what each replica sees at each step, as a pure function of its keys and the step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mesocosm.seeding import generator
+from mesocosm.tasks.base import Task
+
+__all__ = ["Epochs", "Online"]
+
+
+class Online:
+    """Fresh samples at every step, drawn in chunks of steps so that sampling stays a small part of a step.
+
+    Args:
+        task: one task for all replicas, or one a replica (of equal shapes).
+        batch_size: samples a step and replica.
+        seeds: one key a replica.
+        chunk: steps drawn at once; part of the stream's identity.
+    """
+
+    def __init__(
+        self, task: Task | Sequence[Task], batch_size: int, seeds: Sequence[int | str], chunk: int = 32
+    ) -> None:
+        self.tasks = [task] * len(seeds) if isinstance(task, Task) else list(task)
+        if len(self.tasks) != len(seeds):
+            raise ValueError(f"{len(self.tasks)} tasks for {len(seeds)} seeds: give one task, or one a replica")
+        self.batch_size, self.seeds, self.chunk = batch_size, list(seeds), chunk
+        self._key: tuple | None = None
+        self._chunk: Any = None
+
+    def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        number, offset = divmod(step, self.chunk)
+        if self._key != (number, tuple(index), device):
+            self._key, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
+        return self._chunk._make(field[offset] for field in self._chunk)
+
+    def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
+        """A chunk as a batch of views `[C, R, B, ...]`."""
+        size = self.chunk * self.batch_size
+        samples = [self.tasks[r].sample(size, generator(self.seeds[r], "data", number)) for r in index]
+        stacked = samples[0]._make(torch.stack(fields).to(device) for fields in zip(*samples))
+        shape = (self.chunk, self.batch_size)
+        return stacked._make(field.unflatten(1, shape).transpose(0, 1) for field in stacked)
+
+
+class Epochs:
+    """Passes over a finite data set in a fresh order each epoch; the last, shorter batch of an epoch is left out.
+
+    Args:
+        data: batch of N samples shared by all replicas.
+        batch_size: samples a step and replica.
+        seeds: key of each replica's order; equal keys give equal orders.
+        subsets: `[R, n]` samples each replica trains on; all N where not given.
+    """
+
+    def __init__(self, data: Any, batch_size: int, seeds: Sequence[int | str], subsets: Tensor | None = None) -> None:
+        self.data, self.batch_size, self.seeds = data, batch_size, list(seeds)
+        count = len(data.inputs)
+        self.subsets = torch.arange(count).expand(len(seeds), -1) if subsets is None else subsets
+        self.per_epoch = self.subsets.shape[1] // batch_size
+        if not self.per_epoch:
+            raise ValueError(
+                f"batch_size={batch_size} is not legal: at most the {self.subsets.shape[1]} training samples"
+            )
+        self._key: tuple | None = None
+        self._order = torch.empty(0)
+
+    def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        epoch, offset = divmod(step, self.per_epoch)
+        if self._key != (epoch, tuple(index), device):
+            self._key, self._order = (epoch, tuple(index), device), self._shuffle(epoch, index).to(device)
+            self.data = self.data._make(field.to(device) for field in self.data)
+        chosen = self._order[:, offset * self.batch_size : (offset + 1) * self.batch_size]
+        return self.data._make(field[chosen] for field in self.data)
+
+    def _shuffle(self, epoch: int, index: Sequence[int]) -> Tensor:
+        size = self.subsets.shape[1]
+        orders = [torch.randperm(size, generator=generator(self.seeds[r], "order", epoch)) for r in index]
+        return self.subsets[list(index)].gather(1, torch.stack(orders))
