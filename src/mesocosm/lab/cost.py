@@ -111,7 +111,7 @@ def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        _, losses = population.gradients(cell.objective, population.theta, batch, population.step_keys(0))
+        _, losses = population.gradients(cell.objective, population.theta, batch, torch.tensor(0))
         losses.sum().item()
         times.append(time.perf_counter() - began)
     return min(times) * OVERHEAD / len(population)

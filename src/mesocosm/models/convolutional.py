@@ -36,7 +36,8 @@ class _Classifier(nn.Module):
 class CNN(_Classifier):
     """Two 3x3 convolutions, each with ReLU and 2x2 max pooling, and a linear head.
 
-    The second convolution has twice the `channels` of the first. Weights start normal with variance 2 / fan-in, biases 0.
+    The second convolution has twice the `channels` of the first. Weights start normal with
+    variance 2 / fan-in, biases 0.
 
     Args:
         image_shape: channels, height and width of an image.

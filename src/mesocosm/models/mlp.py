@@ -1,5 +1,6 @@
 """Fully connected networks."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal, Self
 
@@ -13,7 +14,7 @@ from mesocosm.tasks.base import Task
 __all__ = ["MLP"]
 
 Activation = Literal["relu", "gelu", "tanh", "quadratic", "cubic", "quartic"]
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "tanh": torch.tanh,
@@ -35,8 +36,6 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: for an illegal argument.
-
-    Source: Rumelhart et al. (1986), Learning representations by back-propagating errors
     """
 
     def __init__(
@@ -55,11 +54,11 @@ class MLP(nn.Module):
         if not init_gain > 0:
             raise ValueError(f"init_gain={init_gain!r} is not legal: it must be a number above 0")
         self.is_score = d_output is None
-        self.activation = _FUNCTIONS[activation]
-        self.layers = nn.ModuleList(nn.Linear(d_in, d_out) for d_in, d_out in pairwise(widths))
-        with torch.no_grad():
-            for layer in self.layers:
-                layer.weight *= init_gain
+        self.activation = activation
+        layers = [nn.Linear(d_in, d_out) for d_in, d_out in pairwise(widths)]
+        for layer in layers:
+            layer.weight.data *= init_gain
+        self.layers = nn.ModuleList(layers)
 
     @classmethod
     def for_task(cls, task: Task, **sizes: Any) -> Self:
@@ -69,8 +68,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[B]` or logits `[B, K]` of `x` `[B, ...]`."""
-        x = x.flatten(1)
+        x, activate = x.flatten(1), _FUNCTIONS[self.activation]
         for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+            x = activate(layer(x))
         x = self.layers[-1](x)
         return x.squeeze(-1) if self.is_score else x

@@ -43,9 +43,9 @@ def alibi_slopes(n_heads: int, device: torch.device) -> Tensor:
     Source: Press et al. (2022), Train short, test long, section 3
     """
     power = 2 ** int(math.log2(n_heads))
-    regular = 8 * torch.arange(1, power + 1, device=device)
-    between = 4 * torch.arange(1, 2 * (n_heads - power), 2, device=device)
-    return 2.0 ** (-torch.cat([regular, between]) / power)
+    own = 8 * torch.arange(power, device=device) + 8
+    between = 8 * torch.arange(n_heads - power, device=device) + 4
+    return 2.0 ** (-torch.cat([own, between]) / power)
 
 
 def alibi_bias(n_positions: int, n_heads: int, device: torch.device) -> Tensor:

@@ -1,12 +1,13 @@
 """One transformer for many studies; activations are named as in TransformerLens and captured by returning them."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mesocosm.models._checks import check_at_least, check_one_of, token_sizes
+from mesocosm.models._checks import check_at_least, check_one_of, check_probabilities, token_sizes
 from mesocosm.models.attention import attention, attention_pattern
 from mesocosm.models.dropout import Dropout
 from mesocosm.models.positions import alibi_bias, rotary_angles, rotate, sinusoidal
@@ -65,6 +66,7 @@ class Transformer(nn.Module):
         n_outputs = d_vocab if n_outputs is None else n_outputs
         check_at_least(1, d_vocab=d_vocab, max_length=max_length, d_model=d_model, n_heads=n_heads, n_layers=n_layers)
         check_at_least(1, d_mlp=d_mlp, n_outputs=n_outputs)
+        check_probabilities(dropout=dropout, attention_dropout=attention_dropout, embedding_dropout=embedding_dropout)
         check_one_of(Norm, norm=norm)
         check_one_of(Positions, positions=positions)
         check_one_of(Activation, activation=activation)
@@ -79,14 +81,12 @@ class Transformer(nn.Module):
         if not embedding_std > 0:
             raise ValueError(f"embedding_std={embedding_std!r} is not legal: it must be a number above 0")
 
-        self.positions, self.d_head, self.n_heads, self.max_length = positions, d_model // n_heads, n_heads, max_length
+        self.positions, self.n_heads, self.d_head = positions, n_heads, d_model // n_heads
         self.embed = nn.Embedding(d_vocab, d_model)
         self.pos_embed = nn.Embedding(max_length, d_model) if positions == "learned" else None
         self.embedding_dropout = Dropout(embedding_dropout)
-        self.blocks = nn.ModuleList(
-            Block(d_model, n_heads, d_mlp, norm, activation, dropout, attention_dropout, causal)
-            for _ in range(n_layers)
-        )
+        block = partial(Block, d_model, n_heads, d_mlp, norm, activation, dropout, attention_dropout, causal)
+        self.blocks = nn.ModuleList(block() for _ in range(n_layers))
         self.ln_final = nn.LayerNorm(d_model) if norm == "pre" else None
         self.unembed = None if tied else nn.Linear(d_model, n_outputs, bias=False)
         for embedding in (self.embed,) if self.pos_embed is None else (self.embed, self.pos_embed):
@@ -111,7 +111,8 @@ class Transformer(nn.Module):
         """Logits `[B, T, V]` of `tokens` `[B, T]`, or `(logits, {name: activation})` when `capture` names some.
 
         Shapes: `hook_q`, `hook_k`, `hook_v` and `hook_z` `[B, T, H, Dh]`, `hook_pattern` `[B, H, T, T]`,
-        `hook_pos_embed` `[T, D]`, `mlp.hook_post` `[B, T, d_mlp]`, all others `[B, T, D]`.
+        `hook_pos_embed` `[T, D]`, `mlp.hook_post` `[B, T, d_mlp]`, all others `[B, T, D]`. A captured pattern
+        costs the fused attention kernel.
         """
         unknown = set(capture) - set(self.hook_names) if capture else ()
         if unknown:
@@ -120,10 +121,8 @@ class Transformer(nn.Module):
         n_positions, device = tokens.shape[-1], tokens.device
         x = keep("hook_embed", self.embed(tokens))
         if self.pos_embed is not None:
-            if n_positions > self.max_length:
-                raise ValueError(
-                    f"{n_positions} tokens are not legal: max_length={self.max_length} positions are learned"
-                )
+            if n_positions > self.pos_embed.num_embeddings:
+                raise ValueError(f"{n_positions} tokens are more than max_length={self.pos_embed.num_embeddings}")
             x = x + keep("hook_pos_embed", self.pos_embed.weight[:n_positions])
         elif self.positions == "sinusoidal":
             x = x + keep("hook_pos_embed", sinusoidal(n_positions, x.shape[-1], device))

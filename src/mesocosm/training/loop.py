@@ -229,8 +229,8 @@ class _Loop:
         functional = self.compile and population.mappable
 
         @torch.no_grad()
-        def update(theta: Tensor, state: dict, columns: dict, batch: Any, keys: dict, t: Tensor) -> Tensor:
-            gradient, losses = population.gradients(self.objective, theta, batch, keys, functional)
+        def update(theta: Tensor, state: dict, columns: dict, batch: Any, t: Tensor) -> Tensor:
+            gradient, losses = population.gradients(self.objective, theta, batch, t - 1, functional)
             if self.clip is not None:
                 norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
                 gradient = gradient * (self.clip / (norms + 1e-6)).clamp_max(1.0)
@@ -242,8 +242,7 @@ class _Loop:
         def advance(stack: _Stack, batch: Any, step: int) -> Tensor:
             factor = self.schedule(step) if self.schedule else 1.0
             columns = {**stack.columns, "learning_rate": stack.columns["learning_rate"] * factor}
-            t = torch.tensor(step + 1, dtype=torch.float64)
-            return faster(population.theta, stack.state, columns, batch, population.step_keys(step), t)
+            return faster(population.theta, stack.state, columns, batch, torch.tensor(step + 1, device=population.device))
 
         return advance
 

@@ -78,6 +78,7 @@ class AdamW(_Optimiser):
         self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
+        t = t.double()
         beta1, beta2 = self.betas
         rate = columns["learning_rate"]
         state["mean"].lerp_(gradient, 1 - beta1)

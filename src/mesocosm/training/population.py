@@ -1,7 +1,8 @@
 """Replicas of one architecture in lockstep: their parameters are the rows of one matrix."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -65,7 +66,7 @@ class Population:
     def __init__(self, make_model: Callable[[], nn.Module], seeds: Sequence[int | str], device: str = "cpu") -> None:
         if not len(seeds):
             raise ValueError(f"seeds={list(seeds)!r} is not legal: a population needs at least one")
-        models = [_seeded(make_model, seed) for seed in seeds]
+        models = [_make(make_model, seed) for seed in seeds]
         self.seeds = list(seeds)
         self.index = list(range(len(seeds)))
         self.module = models[0]
@@ -86,6 +87,7 @@ class Population:
             for name, m in self.module.named_modules()
             if isinstance(m, Dropout) and m.p > 0
         }
+        self.noise_keys = torch.tensor([key(seed, "noise") for seed in seeds])
         self.mappable, self.reason = True, "stacked"
         self.to(device)
 
@@ -113,6 +115,7 @@ class Population:
         chosen.theta = self.theta[at]
         chosen.state = {n: t[at] for n, t in self.state.items()}
         chosen.dropout_keys = {n: t[at] for n, t in self.dropout_keys.items()}
+        chosen.noise_keys = self.noise_keys[list(rows)]
         return chosen
 
     def replica(self, r: int) -> nn.Module:
@@ -143,27 +146,23 @@ class Population:
         return _stack([call(*_row(inputs, r)) for r in range(len(self))])
 
     def gradients(
-        self,
-        objective: Callable[..., Tensor],
-        theta: Tensor,
-        batch: Any,
-        keys: dict[str, Tensor],
-        functional: bool = False,
+        self, objective: Callable[..., Tensor], theta: Tensor, batch: Any, step: Tensor, functional: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Gradients `[R, P]` and losses `[R]` of `objective(model, batch)` at `theta` `[R, P]`.
 
-        `keys` are this step's dropout keys. `functional` takes `vmap(grad)`, which `torch.compile` can see through and
+        `step`, an integer scalar, keys the randomness inside models. `functional` takes `vmap(grad)`, which `torch.compile` can see through and
         which maps recurrent cells, in place of the mapped forward pass with one backward pass, which is faster eager.
         """
         call = self._caller(objective, training=True)
+        state = {**self.state, **{name: keys + step * _ODD for name, keys in self.dropout_keys.items()}}
         if functional and self.mappable:
             loss_of_row = lambda row, *rest: call(self.layout.views(row), *rest)  # noqa: E731
-            return vmap(grad_and_value(loss_of_row), randomness="error")(theta, {**self.state, **keys}, batch)
+            return vmap(grad_and_value(loss_of_row), randomness="error")(theta, state, batch)
         if not self.mappable:
-            return self._gradients_one_by_one(call, theta, batch, keys)
+            return self._gradients_one_by_one(call, theta, state, batch, step)
         leaves = {n: v.detach().requires_grad_() for n, v in self.layout.views(theta).items()}
         with torch.enable_grad():
-            losses = vmap(call, randomness="error")(leaves, {**self.state, **keys}, batch)
+            losses = vmap(call, randomness="error")(leaves, state, batch)
             grads = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
         rows = torch.zeros_like(theta)
         for view, grad in zip(self.layout.views(rows).values(), grads):
@@ -171,23 +170,18 @@ class Population:
         return rows, losses.detach()
 
     def _gradients_one_by_one(
-        self, call: Callable[..., Tensor], theta: Tensor, batch: Any, keys: dict[str, Tensor]
+        self, call: Callable[..., Tensor], theta: Tensor, state: dict[str, Tensor], batch: Any, step: Tensor
     ) -> tuple[Tensor, Tensor]:
         rows, losses = torch.zeros_like(theta), []
         for r in range(len(self)):
             leaves = {n: v.detach().requires_grad_() for n, v in self.layout.views(theta[r]).items()}
-            with torch.enable_grad():
-                loss = call(leaves, *_row(({**self.state, **keys}, batch), r))
+            with _seeded(int(self.noise_keys[r] + step.cpu() * _ODD), self.device), torch.enable_grad():
+                loss = call(leaves, *_row((state, batch), r))
                 grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             for view, grad in zip(self.layout.views(rows[r]).values(), grads):
                 view.copy_(grad)
             losses.append(loss.detach())
         return rows, torch.stack(losses)
-
-    def step_keys(self, step: int) -> dict[str, Tensor]:
-        """Dropout keys `[R]` of one training step."""
-        shift = torch.tensor(step) * _ODD
-        return {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
 
     def plan(self, objective: Callable[..., Tensor], batch: Any) -> int:
         """Decide how to step, and give the number of replicas to step in lockstep.
@@ -206,7 +200,7 @@ class Population:
         else:
             try:
                 few = self.select(range(min(2, len(self))))
-                few.gradients(objective, few.theta, _row(batch, slice(2)), few.step_keys(0))
+                few.gradients(objective, few.theta, _row(batch, slice(2)), torch.tensor(0))
             except (RuntimeError, NotImplementedError) as error:
                 self.mappable = False
                 self.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
@@ -222,9 +216,17 @@ class Population:
         return call
 
 
-def _seeded(make_model: Callable[[], nn.Module], seed: int | str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(seed, "init"))
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's own generators, and put them back."""
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _make(make_model: Callable[[], nn.Module], seed: int | str) -> nn.Module:
+    with _seeded(key(seed, "init"), torch.device("cpu")):
         model = make_model()
     for module in model.modules():
         for name, child in module.named_children():

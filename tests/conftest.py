@@ -1,0 +1,17 @@
+"""One thread, no display, and a plug-in package with a tiny study on the path."""
+
+import os
+import sys
+from pathlib import Path
+
+PLUGIN = Path(__file__).parent / "plugin"
+sys.path.insert(0, str(PLUGIN))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["COLUMNS"] = "160"
+
+import matplotlib  # noqa: E402
+import torch  # noqa: E402
+
+matplotlib.use("Agg")
+torch.set_num_threads(1)
