@@ -1,8 +1,8 @@
 """Find pieces and studies by name without importing them.
 
-A piece is a public name in the `__all__` of a file in `tasks/`, `models/`, `training/` or `measures/`; a study is a file
-in `studies/`. Other packages add theirs through entry points of the groups `mesocosm.tasks`, `mesocosm.models`,
-`mesocosm.training`, `mesocosm.measures` and `mesocosm.studies`. Listing reads source text only, so that it stays fast.
+A piece is a public name in the `__all__` of a file in `tasks/`, `models/`, `training/` or `measures/`; a study is a
+file in `studies/`. Other packages add theirs through entry points of the groups `mesocosm.tasks`, `mesocosm.models`,
+`mesocosm.training`, `mesocosm.measures` and `mesocosm.studies`. Listing reads source text only, so it stays fast.
 """
 
 import ast
@@ -50,12 +50,15 @@ def _describe(docstring: str) -> tuple[str, str]:
     return summary, " ".join(source[1].split()) if source else ""
 
 
+def _docstring_of_module(text: str) -> str:
+    found = re.match(r'\s*"""(.*?)"""', text, re.DOTALL)
+    return found[1] if found else ""
+
+
 def _read_file(kind: str, module: str, path: Path) -> list[Piece]:
     text = path.read_text()
     if kind == "study":
-        docstring = re.match(r'\s*"""(.*?)"""', text, re.DOTALL)
-        name = kebab(path.stem)
-        return [Piece(kind, name, module, "STUDY", *_describe(docstring[1] if docstring else ""))]
+        return [Piece(kind, kebab(path.stem), module, "STUDY", *_describe(_docstring_of_module(text)))]
     public = re.search(r"^__all__ = (\[.*?\])", text, re.DOTALL | re.MULTILINE)
     names: list[str] = ast.literal_eval(public[1]) if public else []
     return [Piece(kind, kebab(n), module, n, *_describe(_docstring_of(text, n))) for n in names]
@@ -65,7 +68,8 @@ def _read_entry_point(kind: str, name: str, value: str) -> Piece:
     module, _, attribute = value.partition(":")
     spec = find_spec(module)
     text = Path(spec.origin).read_text() if spec and spec.origin else ""
-    return Piece(kind, name, module, attribute, *_describe(_docstring_of(text, attribute)))
+    docstring = _docstring_of_module(text) if kind == "study" else _docstring_of(text, attribute)
+    return Piece(kind, name, module, attribute, *_describe(docstring))
 
 
 @cache

@@ -1,7 +1,7 @@
 """Typed settings: frozen dataclasses whose fields carry a help text and a legal range, checked when made.
 
-Tasks and study configurations are `Settings`, so one declaration gives the constructor, its validation, the command-line
-flag and the help text.
+Tasks and study configurations are `Settings`, so one declaration gives the constructor, its validation, the
+command-line flag and the help text.
 """
 
 import dataclasses
@@ -79,4 +79,4 @@ class Settings:
         self.check()
 
     def check(self) -> None:
-        """Relations between fields; override it and raise `ValueError` naming the field, its value and what is legal."""
+        """Check relations between fields: override it, and raise `ValueError` naming field, value and what is legal."""

@@ -5,7 +5,14 @@ from math import prod
 import pytest
 import torch
 
-from mesocosm.measures import majority_fourier, parity_gradient_of_relu_neuron, population_gradient, walsh_hadamard
+from mesocosm import models
+from mesocosm.measures import (
+    majority_fourier,
+    parity_gradient_of_relu_neuron,
+    parity_gradients,
+    population_gradient,
+    walsh_hadamard,
+)
 from mesocosm.measures.fourier import parities
 from mesocosm.seeding import generator
 from mesocosm.tasks.parity import cube
@@ -88,6 +95,18 @@ def test_population_gradient_equals_autograd_of_the_loss_written_out():
         torch.stack(losses).mean().backward()
         for name, leaf in leaves.items():
             torch.testing.assert_close(gradients[name][row], leaf.grad)
+
+
+def test_parity_gradients_are_those_of_the_trainable_parameters():
+    model = models.MLP(d_input=6, d_output=None, hidden=(5, 4))
+    model.layers[1].requires_grad_(False)
+    inputs, sets = cube(6), torch.tensor([[0, 1, 2], [1, 3, 5]])
+    gradients = parity_gradients(model, inputs, sets)
+    for row, labels in enumerate(parities(inputs, sets)):
+        trained = [p for p in model.parameters() if p.requires_grad]
+        loss = -(labels * model(inputs)).mean()
+        expected = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, trained)])
+        torch.testing.assert_close(gradients[row], expected)
 
 
 @pytest.mark.parametrize(

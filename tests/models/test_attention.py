@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mesocosm.models.attention import attention, attention_pattern
 
-R, B, H, T, D_HEAD = 3, 4, 2, 9, 8
+R, B, H, T, D_HEAD = 3, 2, 2, 33, 4
 
 
 def tensors(*shape: int, count: int = 4, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -77,8 +77,15 @@ def test_mapping_does_not_fall_back_to_a_loop() -> None:
         vmap(F.scaled_dot_product_attention)(query, key, value)
 
 
+def test_short_sequences_take_the_plain_path_with_equal_results() -> None:
+    query, key, value, _ = tensors(B, H, T, D_HEAD)
+    whole = attention(query, key, value, causal=True)
+    short = attention(query[:, :, :9], key[:, :, :9], value[:, :, :9], causal=True)
+    torch.testing.assert_close(short, whole[:, :, :9], rtol=1e-5, atol=1e-5)
+
+
 def test_second_derivatives_need_the_plain_path_and_say_so() -> None:
-    query, key, value, _ = tensors(1, H, 3, 4, dtype=torch.float32)
+    query, key, value, _ = tensors(1, H, T, D_HEAD)
 
     def slope(query: Tensor) -> Tensor:
         return grad(lambda q: attention(q, key, value).square().sum())(query).sum()
@@ -87,4 +94,5 @@ def test_second_derivatives_need_the_plain_path_and_say_so() -> None:
         grad(slope)(query)
     with sdpa_kernel(SDPBackend.MATH):
         assert grad(slope)(query).isfinite().all()
-    assert torch.autograd.gradgradcheck(attention, [x.double().requires_grad_() for x in (query, key, value)])
+    few = [x[:, :, :3].double().requires_grad_() for x in (query, key, value)]
+    assert torch.autograd.gradgradcheck(attention, few)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,8 +36,16 @@ class Language(Task):
     tokens = tuple("abcde")
 
 
-def transformer(**options) -> Callable[[], nn.Module]:
-    return lambda: Transformer.for_task(Language(), d_model=8, n_heads=2, **options)
+@dataclass(frozen=True, kw_only=True)
+class Long(Language):
+    """Long enough for fused attention."""
+
+    input_shape = (40,)
+    output_shape = (40, V)
+
+
+def transformer(task: Task = Language(), **options) -> Callable[[], nn.Module]:
+    return lambda: Transformer.for_task(task, d_model=8, n_heads=2, n_layers=1, **options)
 
 
 MODELS: dict[str, tuple[Task, Callable[[], nn.Module]]] = {
@@ -54,10 +63,11 @@ MODELS: dict[str, tuple[Task, Callable[[], nn.Module]]] = {
     "rotary-swiglu": (Language(), transformer(positions="rotary", activation="swiglu", norm="post")),
     "alibi-tied": (Language(), transformer(positions="alibi", tied=True)),
     "sinusoidal-encoder": (Language(), transformer(positions="sinusoidal", causal=False, activation="relu")),
+    "long-transformer": (Long(), transformer(Long())),
     "dropout": (Language(), transformer(dropout=0.2, embedding_dropout=0.1)),
     "attention-dropout": (Language(), transformer(attention_dropout=0.3)),
 }
-COMPILED = ["mlp-classes", "zigzag", "cnn", "rotary-swiglu", "alibi-tied", "attention-dropout"]
+COMPILED = ["long-transformer", "mlp-classes", "zigzag", "cnn", "rotary-swiglu", "alibi-tied", "attention-dropout"]
 
 
 def inputs_of(task: Task) -> Tensor:
@@ -103,8 +113,9 @@ def test_a_mapped_stack_equals_its_replicas(name: str) -> None:
     outer = torch.autograd.grad(sum(map(loss, together)), list(parameters.values()))
     inner = vmap(grad(lambda p, b, x: loss(forward(p, b, x))), randomness="error")(parameters, buffers, inputs)
     for i, (name, gradient) in enumerate(expected.items()):
-        torch.testing.assert_close(outer[i], gradient, rtol=1e-5, atol=1e-5, msg=name)
-        torch.testing.assert_close(inner[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+        tolerance = 1e-5 * max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(outer[i], gradient, rtol=0, atol=tolerance)
+        torch.testing.assert_close(inner[name], gradient, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -116,7 +127,7 @@ def test_a_mapped_stack_compiles_to_one_graph(name: str) -> None:
     def forward(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         return vmap(lambda p, b, x: functional_call(models[0], (p, b), x), randomness="error")(parameters, buffers, x)
 
-    compiled = torch.compile(forward, fullgraph=True, backend="aot_eager")(parameters, buffers, inputs)
+    compiled = torch.compile(forward, fullgraph=True, dynamic=False, backend="aot_eager")(parameters, buffers, inputs)
     torch.testing.assert_close(compiled, forward(parameters, buffers, inputs), rtol=1e-5, atol=1e-5)
     gradients = torch.autograd.grad(loss(compiled), list(parameters.values()))
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -128,9 +139,12 @@ def test_recurrent_models_take_their_sizes_from_a_task(model: type[LSTM | GRU]) 
     assert model.for_task(Language(), d_model=8)(inputs_of(Language())[0]).shape == (B, T, V)
 
 
-def test_every_model_is_under_contract() -> None:
-    ours = {p.attribute for p in pieces("model").values() if p.module.startswith("mesocosm.")}
-    assert ours == {type(make()).__name__ for _, make in MODELS.values()} | {"LSTM", "GRU"}
+def test_every_model_is_under_contract_or_has_a_test_file_of_its_own() -> None:
+    here = {type(make()).__name__ for _, make in MODELS.values()}
+    for piece in pieces("model").values():
+        room, _, file = piece.module.rpartition(".")
+        if room == "mesocosm.models" and piece.attribute not in here:
+            assert Path(__file__).with_name(f"test_{file}.py").exists(), piece.attribute
 
 
 @pytest.mark.parametrize(
@@ -164,7 +178,7 @@ def test_a_task_that_does_not_fit_is_refused(model: type, task: Task, has: str) 
         (lambda: LSTM(d_vocab=4, n_layers=0), "n_layers=0 is not legal"),
         (lambda: Dropout(1.0), "p=1.0 is not legal: it must be a number from 0 to 0.99"),
         (transformer(norm="both"), "norm='both' is not legal: it must be one of pre, post"),
-        (transformer(n_layers=True), "n_layers=True is not legal"),
+        (transformer(d_mlp=True), "d_mlp=True is not legal"),
         (transformer(d_mlp=0), "d_mlp=0 is not legal"),
         (transformer(attention_dropout=-0.1), "attention_dropout=-0.1 is not legal"),
         (transformer(embedding_std=0.0), "embedding_std=0.0 is not legal"),

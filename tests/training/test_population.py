@@ -99,7 +99,9 @@ def test_a_replica_follows_a_plain_pytorch_loop(ours, theirs, clip: float | None
 def test_hyper_parameters_may_differ_between_replicas(compile: bool) -> None:
     rates, decays = [0.1, 0.02, 0.3], [0.0, 0.1, 0.01]
     together = Population(mlp, range(3))
-    train(together, PARITY, hinge, SGD(rates, momentum=0.5, weight_decay=decays), steps=20, batch_size=8, compile=compile)
+    train(
+        together, PARITY, hinge, SGD(rates, momentum=0.5, weight_decay=decays), steps=20, batch_size=8, compile=compile
+    )
     for r in range(3):
         alone = Population(mlp, [r])
         train(alone, PARITY, hinge, SGD(rates[r], momentum=0.5, weight_decay=decays[r]), steps=20, batch_size=8)
@@ -145,10 +147,8 @@ def test_a_replica_that_is_done_keeps_its_weights_and_the_others_go_on() -> None
         return {"number": torch.tensor(population.index) + step}
 
     population, reference = Population(mlp, range(4)), Population(mlp, [2])
-    stop = lambda values: values["number"] == 12  # noqa: E731
-    history = train(
-        population, PARITY, hinge, SGD(0.1), steps=30, batch_size=8, every=10, measure=measure, stop=stop
-    )
+    stop = lambda values: values["number"] == 12
+    history = train(population, PARITY, hinge, SGD(0.1), steps=30, batch_size=8, every=10, measure=measure, stop=stop)
     train(reference, PARITY, hinge, SGD(0.1), steps=10, batch_size=8)
     assert torch.equal(population.theta[2], reference.theta[0])
     assert history.metrics["number"][:, 2].tolist()[:2] == [2, 12]

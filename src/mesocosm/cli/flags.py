@@ -32,7 +32,7 @@ def parse(prog: str, description: str, arguments: list[str], *defaults: Settings
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed = tyro.cli(
+            parsed: Any = tyro.cli(
                 whole, prog=prog, description=description, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
             )
     except SystemExit as stop:
@@ -51,8 +51,9 @@ def _described(instance: Settings) -> Any:
     hints = typing.get_type_hints(kind)
     fields = []
     for field in dataclasses.fields(instance):
-        annotation = Annotated[hints[field.name], tyro.conf.arg(help=_help(field, hints[field.name]))]
-        fields.append((field.name, annotation, dataclasses.field(default=getattr(instance, field.name))))
+        annotation: Any = hints[field.name]
+        flag = Annotated[annotation, tyro.conf.arg(help=_help(field, annotation))]
+        fields.append((field.name, flag, dataclasses.field(default=getattr(instance, field.name))))
     made = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
     made.__doc__ = (kind.__doc__ or "").split("\n\n")[0]
     return made

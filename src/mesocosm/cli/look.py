@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mesocosm.lab.files import UserError
+from mesocosm.lab.text import flops, size
 from mesocosm.pieces import KINDS, Piece, pieces
 
 console = Console(highlight=False)
@@ -113,21 +114,3 @@ def _show_code(piece: Piece) -> None:
     target: Any = piece.load()
     console.print(f"[bold]{piece.module}.{piece.attribute}[/bold]{inspect.signature(target)}\n", markup=True)
     console.print(inspect.cleandoc(target.__doc__ or piece.summary), markup=False)
-
-
-def flops(count: float) -> str:
-    """`3.2 PFLOP`: floating-point operations in a readable unit."""
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
-        if count < 1000:
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}FLOP"
-
-
-def size(count: float) -> str:
-    """`1.5 GB`: bytes in a readable unit."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000:
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"

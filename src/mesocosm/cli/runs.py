@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mesocosm.lab import folder as folders
 from mesocosm.lab.files import RunError, UserError
+from mesocosm.lab.text import effect, flops, size
 from mesocosm.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run(study: str, settings: list[str]) -> int:
 def resume(run: Path) -> int:
     request = folders.read_request(run)
     options = RunOptions(model=request.model)
-    if (run / "environment.json").exists() and (run / "records.parquet").exists() and (run / "verdicts.json").exists():
+    if folders.finished(run) and (run / "records.parquet").exists():
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
         return draw(run)
@@ -64,11 +65,13 @@ def resume(run: Path) -> int:
 
 
 def judge(run: Path) -> int:
-    from mesocosm.lab.runner import judge_run
+    from mesocosm.lab.runner import draw_run, judge_run
 
     folders.read_request(run)
     with folders.locked(run):
         judgements = judge_run(run)
+        if not (run / "figures" / "captions.json").exists():
+            draw_run(run)
         _page(run)
     _print_verdicts(judgements)
     return 0
@@ -105,11 +108,9 @@ def parse(prog: str, summary: str, settings: list[str], *defaults: Settings) -> 
 
 def _preset(settings: list[str]) -> Literal["smoke", "small", "paper"]:
     """The preset whose values are the defaults of the other flags."""
-    for flag, value in zip(settings, [*settings[1:], ""]):
-        name = value if flag == "--preset" else flag.removeprefix("--preset=")
-        if name in ("smoke", "small", "paper"):
-            return name
-    return "small"
+    words = " ".join(settings).replace("--preset=", "--preset ").split()
+    name = words[words.index("--preset") + 1] if "--preset" in words[:-1] else "small"
+    return "smoke" if name == "smoke" else "paper" if name == "paper" else "small"
 
 
 def _lab(request: folders.Request, options: RunOptions) -> "Lab":
@@ -136,7 +137,6 @@ def _plan(request: folders.Request) -> list:
 
 
 def _dry_run(request: folders.Request, lab: "Lab") -> int:
-    from mesocosm.cli.look import flops, size
     from mesocosm.lab.cost import price
     from mesocosm.lab.progress import duration
 
@@ -196,17 +196,8 @@ def _print_verdicts(judgements: "list[Judgement]") -> None:
     for j in judgements:
         control = f"{j.control['statement']}: {j.control['verdict']}" if j.control else "none"
         verdict = f"[{COLOURS[j.verdict]}]{j.verdict}[/]" + (f"\n{j.note}" if j.note else "")
-        table.add_row(j.id, j.statement, effect(j), j.rule, control, j.paper, verdict)
+        table.add_row(j.id, j.statement, effect(j.effect, j.interval, j.unit), j.rule, control, j.paper, verdict)
     console.print(table)
-
-
-def effect(judgement: "Judgement") -> str:
-    """`1.2 [1.1, 1.3] steps`, as tables show it."""
-    low, high = judgement.interval
-    if judgement.effect is None:
-        return "not measured"
-    interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None and low != high else ""
-    return f"{judgement.effect:.3g}{interval} {judgement.unit}".strip()
 
 
 def _print_paths(folder: Path) -> None:

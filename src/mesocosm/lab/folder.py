@@ -62,7 +62,7 @@ def create(request: Request, out: Path | None) -> Path:
     if out is None:
         room = Path("runs") / request.study
         for folder in sorted(room.glob(f"*-{identity}"), reverse=True):
-            if (folder / "config.json").exists() and not (folder / "verdicts.json").exists():
+            if (folder / "config.json").exists() and not finished(folder):
                 return folder
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = room / f"{stamp}-{identity}"
@@ -76,7 +76,7 @@ def create(request: Request, out: Path | None) -> Path:
             if earlier["identity"] != identity:
                 what = f"a run of {earlier['study']} with another configuration"
                 raise UserError(f"--out {folder} holds {what}; choose an empty folder")
-            if (folder / "verdicts.json").exists():
+            if finished(folder):
                 raise UserError(f"--out {folder} holds this very run, finished; choose an empty folder")
             return folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -85,6 +85,11 @@ def create(request: Request, out: Path | None) -> Path:
     facts |= {"config": dataclasses.asdict(request.config), "identity": identity}
     write_json(folder / "config.json", facts)
     return folder
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run is whole: its page is written last."""
+    return (folder / "report.html").exists()
 
 
 def read_request(folder: Path) -> Request:
@@ -100,7 +105,7 @@ def read_request(folder: Path) -> Request:
     if facts["format"] != FORMAT:
         raise RunError(f"{folder} has format {facts['format']}, this version of mesocosm reads format {FORMAT}")
     study = load_study(facts["study"])
-    kind = type(next(iter(study.presets.values())))
+    kind: Any = type(next(iter(study.presets.values())))
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["config"].items()}
     try:
         config = kind(**values)

@@ -22,7 +22,7 @@ def duration(seconds: float) -> str:
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part} {smaller}"
-    return f"{whole} s"
+    return f"{whole} s" if whole else "under 1 s"
 
 
 class Progress:

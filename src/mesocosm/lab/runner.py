@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def check_architecture(name: str, architecture: Callable[[Any], Any], cells: Ite
             raise UserError(f"--model {name} does not work on the inputs {given} of {cell.name}: {reason}") from error
         if got != needed:
             raise UserError(
-                f"--model {name} gives outputs {list(got)} for the inputs {given} of {cell.name}, which needs {list(needed)}"
+                f"--model {name} gives outputs {list(got)} on the inputs {given} of {cell.name}; it must give {list(needed)}"
             )
 
 
@@ -94,6 +95,7 @@ def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) ->
     write_table(folder / "records.parquet", lab.records())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     facts = folders.environment(lab.device, lab.stack, lab.compile) | {
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "wall_seconds": round(sum(lab.seconds.values()), 2),
         "process_seconds": round(time.monotonic() - began, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),

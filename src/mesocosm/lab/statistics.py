@@ -37,17 +37,19 @@ def bootstrap(statistic: Callable[..., Any], *samples: Sequence[float], paired: 
     estimate = float(statistic(*arrays, axis=-1)) if all(map(len, arrays)) else float("nan")
     if any(len(a) < 2 for a in arrays):
         return Interval(estimate, float("nan"), float("nan"))
-    result = stats.bootstrap(
-        arrays,
-        statistic,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        paired=paired,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    with np.errstate(invalid="ignore"):  # Times that were never reached are infinite.
+        result = stats.bootstrap(
+            arrays,
+            statistic,
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            paired=paired,
+            method="percentile",
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        )
+    ends = np.quantile(result.bootstrap_distribution, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return Interval(estimate, float(ends[0]), float(ends[1]))
 
 
 def median(sample: Sequence[float]) -> Interval:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # Okabe & Ito (2008), Color universal design: how to make figures that are colour-blind friendly.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
@@ -17,7 +18,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 GREY = "#8A8A8A"
 
-SHEET = {
+SHEET: dict[Any, Any] = {
     "figure.figsize": (6.4, 4.0),
     "figure.constrained_layout.use": True,
     "savefig.dpi": 160,

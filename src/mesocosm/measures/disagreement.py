@@ -14,6 +14,7 @@ __all__ = [
     "class_aggregated_calibration_error",
     "class_wise_calibration_error",
     "disagreement_rate",
+    "disagreement_report",
     "gde_gap",
     "gde_gap_bound",
     "reliability_curve",
@@ -171,6 +172,32 @@ def top_label_ece(votes: Tensor, labels: Tensor) -> Tensor:
     """
     top, predicted = votes.max(dim=1)
     return _reliability(top, predicted == labels).miscalibration.abs().sum()
+
+
+def disagreement_report(predictions: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
+    """All of this file's numbers for one ensemble; `gap` is signed, err_V - dis_V, and also taken from the curve.
+
+    Args:
+        predictions: `[R, N]`, classes predicted by R >= 2 copies for N inputs.
+        labels: `[N]`, classes.
+
+    Source: Jiang et al. (2022), Assessing Generalization of SGD via Disagreement, arXiv 2106.13799
+    """
+    votes = vote_fractions(predictions, classes)
+    curve, gap = reliability_curve(votes, labels), gde_gap(votes, labels)
+    report = {
+        "error": (predictions != labels).double().mean(),
+        "disagreement": disagreement_rate(predictions),
+        "disagreement with self-pairs": disagreement_rate(predictions, self_pairs=True),
+        "gap": gap,
+        "absolute gap": gap.abs(),
+        "gap from the curve": -(curve.votes * curve.miscalibration).sum(),
+        "gap bound": gde_gap_bound(votes, labels),
+        "cace": class_aggregated_calibration_error(votes, labels),
+        "class-wise calibration error": class_wise_calibration_error(votes, labels),
+        "top-label ece": top_label_ece(votes, labels),
+    }
+    return {name: float(value) for name, value in report.items()}
 
 
 def _reliability(votes: Tensor, right: Tensor) -> Reliability:

@@ -5,9 +5,15 @@ from fractions import Fraction
 from math import comb
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["majority_fourier", "parity_gradient_of_relu_neuron", "population_gradient", "walsh_hadamard"]
+__all__ = [
+    "majority_fourier",
+    "parity_gradient_of_relu_neuron",
+    "parity_gradients",
+    "population_gradient",
+    "walsh_hadamard",
+]
 
 
 def walsh_hadamard(values: Tensor) -> Tensor:
@@ -67,6 +73,26 @@ def population_gradient(
 def parities(inputs: Tensor, sets: Tensor) -> Tensor:
     """Products of inputs' coordinates in each set, `[M, N]`, from inputs `[N, n]` and sets `[M, k]` of indices."""
     return inputs[:, sets].prod(dim=-1).T
+
+
+def parity_gradients(model: nn.Module, inputs: Tensor, sets: Tensor) -> Tensor:
+    """Exact gradients of a module's correlation loss -E_x[y(x) f(x)] when y is the parity of each of M sets.
+
+    Args:
+        model: takes inputs to scores `[N]`.
+        inputs: `[N, n]`, such as `cube(n)`.
+        sets: `[M, k]`, indices of coordinates.
+
+    Returns:
+        `[M, P]`, over all trainable parameters in the module's order, each flattened.
+
+    Source: Barak et al. (2022), Hidden Progress in Deep Learning: SGD Learns Parities Near the Computational
+    Limit, arXiv 2207.08799
+    """
+    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    score = lambda parameters, x: torch.func.functional_call(model, parameters, (x,))
+    gradients = population_gradient(score, trainable, inputs, parities(inputs, sets))
+    return torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
 
 
 def majority_fourier(n: int, d: int) -> Fraction:

@@ -19,8 +19,9 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
     """softmax(query key' / sqrt(d_head) + bias) value, each of shape `[.., H, T, Dh]`, as is the result.
 
-    The fused kernel serves float32 on the CPU and has first derivatives only; for higher ones, or forward mode, switch
-    it off as in PyTorch itself: `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): ...`.
+    A fused kernel serves float32 on the CPU from 32 positions on, where it pays, outside `torch.compile`. It has first
+    derivatives only: for higher ones, or forward mode, switch it off as in PyTorch itself, by
+    `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): ...`.
 
     Args:
         bias: `[T, T]` or `[.., H, T, T]`, added to the scores; a constant, no gradient flows to it.
@@ -28,7 +29,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = N
 
     Source: Vaswani et al. (2017), Attention is all you need, equation 1
     """
-    if torch.compiler.is_compiling() or not _fused_serves(query):
+    if torch.compiler.is_compiling() or not _fused_pays(query):
         return attention_pattern(query, key, bias, causal) @ value
     if bias is not None:
         bias = bias.expand(*query.shape[:-2], *bias.shape[-2:]).reshape(-1, query.shape[-3], *bias.shape[-2:])
@@ -36,8 +37,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = N
     return _Attention.apply(*flat, bias, causal)[0].reshape(query.shape)
 
 
-def _fused_serves(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.cuda.flash_sdp_enabled()
+def _fused_pays(x: Tensor) -> bool:
+    served = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.cuda.flash_sdp_enabled()
+    return served and x.shape[-2] >= 32
 
 
 def attention_pattern(query: Tensor, key: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:

@@ -45,7 +45,7 @@ class Dropout(nn.Module):
 def uniform(key: Tensor, count: int) -> Tensor:
     """`count` int64 numbers, uniform over their range to 16 bits and independent across places and scalar keys."""
     # Splitmix64 of one word for four places, its first steps with signed shifts: they cost one bit of 64.
-    word = torch.arange(-(-count // 4), device=key.device).mul_(_SPREAD) ^ key
+    word = torch.arange(-(-count // 4), device=key.device) ^ (key * _SPREAD)
     word = (word ^ (word >> 30)).mul_(_MIX1)
     word = (word ^ (word >> 27)).mul_(_MIX2)
     word = word ^ ((word >> 31) & 0x1FFFFFFFF)

@@ -114,8 +114,8 @@ def train(
     nothing had happened. `History.metrics["loss"]` is the mean training loss since the measurement before.
 
     Args:
-        stream: `stream(step, index, device)` gives the batch `[R, B, ...]` of the replicas at `index`; or a task, which is
-            then sampled afresh at every step, `batch_size` samples a replica.
+        stream: `stream(step, index, device)` gives the batch `[R, B, ...]` of the replicas at `index`; or a task,
+            which is then sampled afresh at every step, `batch_size` samples a replica.
         objective: `objective(model, batch)` gives the loss of ONE replica.
         schedule: factor of the learning rate after so many updates.
         clip: largest norm of a replica's gradient.
@@ -149,7 +149,7 @@ def train(
 
 @dataclass
 class _Stack:
-    """Replicas in lockstep, as a population of their own: place i holds replica `rows[i]`; `live` places still train."""
+    """Replicas in lockstep, as a population of their own: place i holds replica `rows[i]`, `live` places train."""
 
     population: Population
     rows: list[int]
@@ -242,7 +242,9 @@ class _Loop:
         def advance(stack: _Stack, batch: Any, step: int) -> Tensor:
             factor = self.schedule(step) if self.schedule else 1.0
             columns = {**stack.columns, "learning_rate": stack.columns["learning_rate"] * factor}
-            return faster(population.theta, stack.state, columns, batch, torch.tensor(step + 1, device=population.device))
+            return faster(
+                population.theta, stack.state, columns, batch, torch.tensor(step + 1, device=population.device)
+            )
 
         return advance
 

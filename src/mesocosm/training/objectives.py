@@ -1,4 +1,4 @@
-"""Objectives for one replica, `objective(model, batch) -> scalar`: means over samples or tokens weighted by `weights`."""
+"""Objectives for one replica, `objective(model, batch) -> scalar`: means over samples or tokens by `weights`."""
 
 from typing import Any
 

@@ -41,7 +41,7 @@ class Layout:
 
 
 class _Call(nn.Module):
-    """`function(model, *arguments)` as a module, so that `functional_call` can put weights into `model` for the call."""
+    """`function(model, *arguments)` as a module, so that `functional_call` can put weights into `model`."""
 
     def __init__(self, model: nn.Module, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ class _Call(nn.Module):
 class Population:
     """R networks of one architecture, each with its own seed.
 
-    Trainable parameters are rows of `theta` `[R, P]`, padded so that every parameter is aligned. Frozen parameters and
-    persistent buffers are stacked per replica in `state`; non-persistent buffers (masks, tables) are shared. `nn.Dropout`
-    is replaced by keyed dropout, so that a replica's masks do not depend on its company.
+    Trainable parameters are rows of `theta` `[R, P]`, padded so that every parameter is aligned. Frozen parameters
+    and persistent buffers are stacked per replica in `state`; non-persistent buffers (masks, tables) are shared.
+    `nn.Dropout` is replaced by keyed dropout, so that a replica's masks do not depend on its company.
 
     Args:
         make_model: makes one network; called once a seed, with PyTorch's generator seeded by that seed alone.
@@ -150,13 +150,13 @@ class Population:
     ) -> tuple[Tensor, Tensor]:
         """Gradients `[R, P]` and losses `[R]` of `objective(model, batch)` at `theta` `[R, P]`.
 
-        `step`, an integer scalar, keys the randomness inside models. `functional` takes `vmap(grad)`, which `torch.compile` can see through and
-        which maps recurrent cells, in place of the mapped forward pass with one backward pass, which is faster eager.
+        `step`, an integer scalar, keys the randomness inside models. `functional` takes `vmap(grad)`, which
+        `torch.compile` can see through, in place of a mapped forward and one backward pass, which are faster eager.
         """
         call = self._caller(objective, training=True)
         state = {**self.state, **{name: keys + step * _ODD for name, keys in self.dropout_keys.items()}}
         if functional and self.mappable:
-            loss_of_row = lambda row, *rest: call(self.layout.views(row), *rest)  # noqa: E731
+            loss_of_row = lambda row, *rest: call(self.layout.views(row), *rest)
             return vmap(grad_and_value(loss_of_row), randomness="error")(theta, state, batch)
         if not self.mappable:
             return self._gradients_one_by_one(call, theta, state, batch, step)
