@@ -1,8 +1,9 @@
 """Find pieces and studies by name without importing them.
 
 A piece is a public name in the `__all__` of a file in `tasks/`, `models/`, `training/` or `measures/`; a study is a
-file in `studies/`. Other packages add theirs through entry points of the groups `mesocosm.tasks`, `mesocosm.models`,
-`mesocosm.training`, `mesocosm.measures` and `mesocosm.studies`. Listing reads source text only, so it stays fast.
+file or folder in `studies/`. Other packages add theirs through entry points of the groups `mesocosm.tasks`,
+`mesocosm.models`, `mesocosm.training`, `mesocosm.measures` and `mesocosm.studies`. Listing reads source text only, so
+it stays fast.
 """
 
 import ast
@@ -58,7 +59,8 @@ def _docstring_of_module(text: str) -> str:
 def _read_file(kind: str, module: str, path: Path) -> list[Piece]:
     text = path.read_text()
     if kind == "study":
-        return [Piece(kind, kebab(path.stem), module, "STUDY", *_describe(_docstring_of_module(text)))]
+        name = kebab(module.rpartition(".")[2])
+        return [Piece(kind, name, module, "STUDY", *_describe(_docstring_of_module(text)))]
     public = re.search(r"^__all__ = (\[.*?\])", text, re.DOTALL | re.MULTILINE)
     names: list[str] = ast.literal_eval(public[1]) if public else []
     return [Piece(kind, kebab(n), module, n, *_describe(_docstring_of(text, n))) for n in names]
@@ -80,11 +82,10 @@ def pieces(kind: str) -> dict[str, Piece]:
         ValueError: when two pieces of a kind share a name.
     """
     room = KINDS[kind]
-    found = [
-        piece
-        for path in sorted((Path(__file__).parent / room).glob("[a-z]*.py"))
-        for piece in _read_file(kind, f"mesocosm.{room}.{path.stem}", path)
-    ]
+    folder = Path(__file__).parent / room
+    files = {path.stem: path for path in folder.glob("[a-z]*.py")}
+    files |= {path.parent.name: path for path in folder.glob("[a-z]*/__init__.py")}
+    found = [p for name, path in files.items() for p in _read_file(kind, f"mesocosm.{room}.{name}", path)]
     found += [_read_entry_point(kind, e.name, e.value) for e in entry_points(group=f"mesocosm.{room}")]
     by_name: dict[str, Piece] = {}
     for piece in sorted(found, key=lambda p: p.name):

@@ -35,7 +35,7 @@ def test_a_run_leaves_all_that_its_folder_promises(finished: Path) -> None:
     assert not records.value.isna().any()
     verdicts = read_json(finished / "verdicts.json")
     assert {"format", "study", "preset", "seeds", "claims"} <= verdicts.keys()
-    needed = "id statement verdict effect interval unit rule control paper seconds".split()
+    needed = ["id", "statement", "verdict", "effect", "interval", "unit", "rule", "control", "paper", "seconds"]
     assert set(needed) <= verdicts["claims"][0].keys()
     environment = read_json(finished / "environment.json")
     assert environment["versions"]["torch"] == torch.__version__
@@ -200,8 +200,8 @@ def test_help_teaches(command: list[str], capsys) -> None:
 
 def test_list_and_help_do_not_import_torch() -> None:
     for command in ("list", "--help"):
-        code = f"import sys; from mesocosm.cli import main\ntry: main([{command!r}])\nfinally: assert 'torch' not in sys.modules"
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        code = "import sys; from mesocosm.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code, command], check=True, capture_output=True)
 
 
 def test_a_bug_in_a_study_is_one_sentence_and_a_log(tmp_path: Path, capsys, monkeypatch) -> None:

@@ -58,6 +58,7 @@ def parser() -> Parser:
     report = command("report", "Make one page over many runs.")
     report.add_argument("runs", nargs="*", type=Path, help="run folders (default: all in runs/)")
     report.add_argument("--to", type=Path, default=Path("report"), help="folder of the page (default: report)")
+    report.add_argument("--markdown", action="store_true", help="write a Markdown file a run in place of the page")
     sample = command("sample", "Write samples of a task, with targets, weights and hidden state.")
     sample.add_argument("task", help="its name, as `mesocosm list` gives it")
     sample.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm sample TASK --help`")

@@ -88,7 +88,8 @@ def draw(run: Path) -> int:
     return 0
 
 
-def report(runs: list[Path], to: Path) -> int:
+def report(runs: list[Path], to: Path, markdown: bool) -> int:
+    from mesocosm.report.results import write_results
     from mesocosm.report.site import write_site
 
     found = runs or sorted(path.parent for path in Path("runs").glob("*/*/verdicts.json"))
@@ -96,6 +97,10 @@ def report(runs: list[Path], to: Path) -> int:
         raise UserError("there is no finished run in runs/; name run folders, or make one with `mesocosm run STUDY`")
     for folder in found:
         folders.read_request(folder)
+    if markdown:
+        for folder in found:
+            console.print(f"results: {write_results(folder, to)}")
+        return 0
     console.print(f"page: {write_site(found, to)}")
     return 0
 

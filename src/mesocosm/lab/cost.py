@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.study import Cell
 from mesocosm.seeding import generator
+from mesocosm.training.gradients import gradients_of, plan
 from mesocosm.training.population import Population
 from mesocosm.training.streams import Online
 
@@ -51,7 +52,7 @@ def price(lab: Lab, cells: Iterable[Cell], timed: bool = True) -> list[Price]:
         parameters = sum(shape.numel() for shape in lone.layout.shapes.values())
         batch = cell.task.sample(cell.batch_size, generator(0, "price"))
         flops, activations = _count(lone, cell, batch)
-        stack, seconds = lone.plan(cell.objective, _stacked(batch)), None
+        stack, seconds = plan(lone, cell.objective, _stacked(batch)), None
         if timed:
             alike = (parameters, flops, min(len(cell.seeds), PROBED))
             if alike not in probed:
@@ -107,11 +108,12 @@ def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
     population = lab.population(_with_seeds(cell, min(len(cell.seeds), stack, PROBED)))
     stream = Online(cell.task, cell.batch_size, list(cell.seeds)[: len(population)], chunk=1)
     batch = stream(0, population.index, population.device)
-    population.plan(cell.objective, batch)
+    plan(population, cell.objective, batch)
+    gradients = gradients_of(population, cell.objective)
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        _, losses = population.gradients(cell.objective, population.theta, batch, torch.tensor(0))
+        _, losses = gradients(population.theta, population.step_state(0), batch)
         losses.sum().item()
         times.append(time.perf_counter() - began)
     return min(times) * OVERHEAD / len(population)

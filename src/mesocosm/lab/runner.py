@@ -72,7 +72,7 @@ def check_architecture(name: str, architecture: Callable[[Any], Any], cells: Ite
             raise UserError(f"--model {name} does not work on the inputs {given} of {cell.name}: {reason}") from error
         if got != needed:
             raise UserError(
-                f"--model {name} gives outputs {list(got)} on the inputs {given} of {cell.name}; it must give {list(needed)}"
+                f"--model {name} gives outputs {list(got)} on the inputs {given} of {cell.name}; needed: {list(needed)}"
             )
 
 

@@ -1,10 +1,11 @@
 """Estimates with 95 % intervals: bootstrap over seeds, Wilson for shares, exact for identities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LEVEL = 0.95
 RESAMPLES = 4000
@@ -24,7 +25,7 @@ def exact(value: float) -> Interval:
     return Interval(float(value), float(value), float(value))
 
 
-def bootstrap(statistic: Callable[..., Any], *samples: Sequence[float], paired: bool = False) -> Interval:
+def bootstrap(statistic: Callable[..., Any], *samples: ArrayLike, paired: bool = False) -> Interval:
     """Percentile bootstrap of `statistic(*samples)` over seeds.
 
     Args:
@@ -52,11 +53,11 @@ def bootstrap(statistic: Callable[..., Any], *samples: Sequence[float], paired: 
     return Interval(estimate, float(ends[0]), float(ends[1]))
 
 
-def median(sample: Sequence[float]) -> Interval:
+def median(sample: ArrayLike) -> Interval:
     return bootstrap(np.median, sample)
 
 
-def mean(sample: Sequence[float]) -> Interval:
+def mean(sample: ArrayLike) -> Interval:
     return bootstrap(np.mean, sample)
 
 

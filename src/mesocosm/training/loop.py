@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mesocosm.tasks.base import Task
-from mesocosm.training.population import Population
+from mesocosm.training.gradients import gradients_of, plan
+from mesocosm.training.population import Population, seeded
 from mesocosm.training.streams import Online
 
 Measure = Callable[[Population, int], dict[str, Tensor]]
@@ -134,12 +136,13 @@ def train(
     history = History(population, sorted({*range(0, steps, every), steps}))
     saved = observer.restore() if observer else None
     if saved is None:
-        planned = population.plan(objective, stream(0, population.index, population.device))
+        planned = plan(population, objective, stream(0, population.index[:2], population.device))
         stack, first = (stack if stack and population.mappable else planned), 0
     else:
         stack, first = saved[1]["stack"], saved[1]["first"]
         history.restore(*saved)
-    loop = _Loop(history, stream, objective, optimiser, schedule, clip, measure, every, stop, compile, observer)
+    advance = _step(population, objective, optimiser, schedule, clip, compile)
+    loop = _Loop(history, stream, optimiser, advance, measure, every, stop, compile, observer)
     while first < len(population):
         rows = list(range(first, min(first + stack, len(population))))
         loop.run(rows, {"stack": stack, "first": first}, saved)
@@ -161,14 +164,46 @@ class _Stack:
         return [self.rows[place] for place in self.live]
 
 
+def _step(
+    population: Population,
+    objective: Callable[..., Tensor],
+    optimiser: Optimiser,
+    schedule: Callable[[int], float] | None,
+    clip: float | None,
+    compile: bool,
+) -> Callable[[_Stack, Any, int], Tensor]:
+    """One step of a stack, in place; gives the losses `[R]` before it."""
+    gradients = gradients_of(population, objective, functional=compile)
+
+    @torch.no_grad()
+    def update(theta: Tensor, state: dict, batch: Any, memory: dict, columns: dict, t: Tensor) -> Tensor:
+        gradient, losses = gradients(theta, state, batch)
+        if clip is not None:
+            norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+            gradient = gradient * (clip / (norms + 1e-6)).clamp_max(1.0)
+        optimiser.update(theta, gradient, memory, columns, t)
+        return losses
+
+    faster = torch.compile(update, dynamic=False) if compile else update
+
+    def advance(stack: _Stack, batch: Any, step: int) -> Tensor:
+        current = stack.population
+        current.mode(training=True)
+        factor = schedule(step) if schedule else 1.0
+        columns = stack.columns | {"learning_rate": stack.columns["learning_rate"] * factor}
+        arguments = (current.theta, current.step_state(step), batch, stack.state, columns)
+        with nullcontext() if current.mappable else seeded(current.step_seed(step), current.device):
+            return faster(*arguments, torch.tensor(step + 1, device=current.device))
+
+    return advance
+
+
 @dataclass
 class _Loop:
     history: History
     stream: Callable[..., Any]
-    objective: Callable[..., Tensor]
     optimiser: Optimiser
-    schedule: Callable[[int], float] | None
-    clip: float | None
+    advance: Callable[[_Stack, Any, int], Tensor]
     measure: Measure | None
     every: int
     stop: Callable[[dict[str, Tensor]], Tensor] | None
@@ -183,7 +218,7 @@ class _Loop:
             losses = torch.zeros(self.every, len(stack.population), device=device)
         else:
             stack, losses, start = self._restore(*saved)
-        advance, next_tick = self._compiled_step(stack), time.monotonic()
+        next_tick = time.monotonic()
         since = max(start - 1, 0) // self.every * self.every
         for step in range(start, total + 1):
             if step == 0 or step == total or step == since + self.every:
@@ -197,11 +232,10 @@ class _Loop:
                     if not self.compile or 2 * len(stack.live) <= len(stack.rows):
                         stack = self._compact(stack)
                         losses = torch.zeros(self.every, len(stack.population), device=device)
-                        advance = self._compiled_step(stack)
             if step == total:
                 break
             batch = self.stream(step, stack.population.index, device)
-            losses[step - since] = advance(stack, batch, step)
+            losses[step - since] = self.advance(stack, batch, step)
             if self.observer and time.monotonic() >= next_tick:
                 done_before = facts["first"] * total + (step + 1) * len(rows)
                 self.observer.tick(
@@ -223,30 +257,6 @@ class _Loop:
         columns = {name: column[padded] for name, column in columns.items()}
         state = self.optimiser.init(population.theta)
         return _Stack(population, rows, list(range(len(rows))) if live is None else live, state, columns)
-
-    def _compiled_step(self, stack: _Stack) -> Callable[[_Stack, Any, int], Tensor]:
-        population = stack.population
-        functional = self.compile and population.mappable
-
-        @torch.no_grad()
-        def update(theta: Tensor, state: dict, columns: dict, batch: Any, t: Tensor) -> Tensor:
-            gradient, losses = population.gradients(self.objective, theta, batch, t - 1, functional)
-            if self.clip is not None:
-                norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-                gradient = gradient * (self.clip / (norms + 1e-6)).clamp_max(1.0)
-            self.optimiser.update(theta, gradient, state, columns, t)
-            return losses
-
-        faster = torch.compile(update, dynamic=False) if functional else update
-
-        def advance(stack: _Stack, batch: Any, step: int) -> Tensor:
-            factor = self.schedule(step) if self.schedule else 1.0
-            columns = {**stack.columns, "learning_rate": stack.columns["learning_rate"] * factor}
-            return faster(
-                population.theta, stack.state, columns, batch, torch.tensor(step + 1, device=population.device)
-            )
-
-        return advance
 
     def _evaluate(self, stack: _Stack, losses: Tensor, step: int) -> Tensor:
         """Record a measurement of the live replicas; which of them are done, `[R]`."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, vmap
 
 from mesocosm.models.dropout import Dropout
 from mesocosm.seeding import key
@@ -15,10 +15,6 @@ from mesocosm.seeding import key
 ALIGNMENT = 16
 """Each parameter starts at a multiple of this many numbers in its row (64 bytes), so that kernels, and with them the
 last bits of a result, do not depend on where a replica sits in the stack."""
-
-LARGE = {"cpu": 4e8, "cuda": 4e10}
-"""Parameters times positions of a replica's step from which stacking gains nothing. The CPU's figure is measured
-(benchmarks/RESULTS.md), the GPU's is an estimate."""
 
 _ODD = 0x1E3779B97F4A7C15
 
@@ -89,6 +85,7 @@ class Population:
         }
         self.noise_keys = torch.tensor([key(seed, "noise") for seed in seeds])
         self.mappable, self.reason = True, "stacked"
+        self.flops = 0
         self.to(device)
 
     def __len__(self) -> int:
@@ -134,90 +131,43 @@ class Population:
         `arguments` are tensors or named tuples with a leading axis R; what all replicas share, `function` closes over.
         Results are stacked along R.
         """
+        self.mode(training=False)
+        call, inputs = self.caller(function), (self.layout.views(self.theta), self.state, *arguments)
         with torch.no_grad():
-            return self.apply(function, self.theta, *arguments, training=False)
+            if self.mappable:
+                return vmap(call, randomness="error")(*inputs)
+            return stack([call(*row(inputs, r)) for r in range(len(self))])
 
-    def apply(self, function: Callable[..., Any], theta: Tensor, *arguments: Any, training: bool) -> Any:
-        """As `map`, at the weights `theta`, with gradients where they are enabled."""
-        call = self._caller(function, training)
-        inputs = (self.layout.views(theta), self.state, *arguments)
-        if self.mappable:
-            return vmap(call, randomness="error")(*inputs)
-        return _stack([call(*_row(inputs, r)) for r in range(len(self))])
+    def mode(self, training: bool) -> None:
+        """Put the module that all replicas share into training or evaluation mode."""
+        if self.module.training != training:
+            self.module.train(training)
 
-    def gradients(
-        self, objective: Callable[..., Tensor], theta: Tensor, batch: Any, step: Tensor, functional: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients `[R, P]` and losses `[R]` of `objective(model, batch)` at `theta` `[R, P]`.
-
-        `step`, an integer scalar, keys the randomness inside models. `functional` takes `vmap(grad)`, which
-        `torch.compile` can see through, in place of a mapped forward and one backward pass, which are faster eager.
-        """
-        call = self._caller(objective, training=True)
-        state = {**self.state, **{name: keys + step * _ODD for name, keys in self.dropout_keys.items()}}
-        if functional and self.mappable:
-            loss_of_row = lambda row, *rest: call(self.layout.views(row), *rest)
-            return vmap(grad_and_value(loss_of_row), randomness="error")(theta, state, batch)
-        if not self.mappable:
-            return self._gradients_one_by_one(call, theta, state, batch, step)
-        leaves = {n: v.detach().requires_grad_() for n, v in self.layout.views(theta).items()}
-        with torch.enable_grad():
-            losses = vmap(call, randomness="error")(leaves, state, batch)
-            grads = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-        rows = torch.zeros_like(theta)
-        for view, grad in zip(self.layout.views(rows).values(), grads):
-            view.copy_(grad)
-        return rows, losses.detach()
-
-    def _gradients_one_by_one(
-        self, call: Callable[..., Tensor], theta: Tensor, state: dict[str, Tensor], batch: Any, step: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        rows, losses = torch.zeros_like(theta), []
-        for r in range(len(self)):
-            leaves = {n: v.detach().requires_grad_() for n, v in self.layout.views(theta[r]).items()}
-            with _seeded(int(self.noise_keys[r] + step.cpu() * _ODD), self.device), torch.enable_grad():
-                loss = call(leaves, *_row((state, batch), r))
-                grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-            for view, grad in zip(self.layout.views(rows[r]).values(), grads):
-                view.copy_(grad)
-            losses.append(loss.detach())
-        return rows, torch.stack(losses)
-
-    def plan(self, objective: Callable[..., Tensor], batch: Any) -> int:
-        """Decide how to step, and give the number of replicas to step in lockstep.
-
-        Stacking removes overhead, not arithmetic. So a stack grows until its step fills the device, and replicas are
-        stepped one by one when a single one does, or when `vmap` can't trace the model; `reason` says which. Whether
-        replicas are stacked never depends on their number, so that records don't either.
-        """
-        inputs = batch.inputs
-        positions = inputs.shape[1] if inputs.is_floating_point() else inputs[0].numel()
-        fitting = int(LARGE[self.device.type] // (self.layout.size * positions))
-        state = {n: t.clone() for n, t in self.state.items()}
-        if fitting < 1:
-            self.mappable = False
-            self.reason = f"one by one: {self.layout.size:,} parameters x {positions:,} positions fill the device"
-        else:
-            try:
-                few = self.select(range(min(2, len(self))))
-                few.gradients(objective, few.theta, _row(batch, slice(2)), torch.tensor(0))
-            except (RuntimeError, NotImplementedError) as error:
-                self.mappable = False
-                self.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
-        self.state = state
-        return max(fitting, 2) if self.mappable else 1
-
-    def _caller(self, function: Callable[..., Any], training: bool) -> Callable[..., Any]:
-        module = _Call(self.module, function).train(training)
+    def caller(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`call(parameters, state, *arguments)`: `function(model, *arguments)` of one replica with those weights."""
+        module = _Call(self.module, function)
+        tied = len(dict(self.module.named_parameters())) < len(
+            dict(self.module.named_parameters(remove_duplicate=False))
+        )
 
         def call(parameters: dict[str, Tensor], state: dict[str, Tensor], *arguments: Any) -> Any:
-            return functional_call(module, {f"model.{n}": t for n, t in {**parameters, **state}.items()}, arguments)
+            tensors = {f"model.{n}": t for n, t in (parameters | state).items()}
+            return functional_call(module, tensors, arguments, tie_weights=tied)
 
         return call
 
+    def step_state(self, step: int) -> dict[str, Tensor]:
+        """Frozen parameters, buffers and this step's dropout keys by name, `[R, ...]`."""
+        shift = torch.tensor(step) * _ODD
+        return self.state | {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
+
+    def step_seed(self, step: int) -> int:
+        """Seed of the first replica for what draws from PyTorch's own generators in this step."""
+        return int(self.noise_keys[0] + torch.tensor(step) * _ODD)
+
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed PyTorch's own generators, and put them back."""
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -226,7 +176,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _make(make_model: Callable[[], nn.Module], seed: int | str) -> nn.Module:
-    with _seeded(key(seed, "init"), torch.device("cpu")):
+    with seeded(key(seed, "init"), torch.device("cpu")):
         model = make_model()
     for module in model.modules():
         for name, child in module.named_children():
@@ -238,9 +188,11 @@ def _make(make_model: Callable[[], nn.Module], seed: int | str) -> nn.Module:
     return model
 
 
-def _row(tree: Any, r: int | slice) -> Any:
+def row(tree: Any, r: int | list[int]) -> Any:
+    """Replica `r` of tensors `[R, ...]` in any nesting."""
     return torch.utils._pytree.tree_map(lambda t: t[r] if isinstance(t, Tensor) else t, tree)
 
 
-def _stack(results: list[Any]) -> Any:
+def stack(results: list[Any]) -> Any:
+    """Nestings of tensors as one of tensors `[R, ...]`."""
     return torch.utils._pytree.tree_map(lambda *ts: torch.stack(ts), *results)

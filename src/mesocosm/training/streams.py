@@ -40,12 +40,13 @@ class Online:
         return self._chunk._make(field[offset] for field in self._chunk)
 
     def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
-        """A chunk as a batch of views `[C, R, B, ...]`."""
+        """A chunk as a batch `[C, R, B, ...]`."""
         size = self.chunk * self.batch_size
         samples = [self.tasks[r].sample(size, generator(self.seeds[r], "data", number)) for r in index]
         stacked = samples[0]._make(torch.stack(fields).to(device) for fields in zip(*samples))
-        shape = (self.chunk, self.batch_size)
-        return stacked._make(field.unflatten(1, shape).transpose(0, 1) for field in stacked)
+        # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
+        shape = (self.batch_size, self.chunk)
+        return stacked._make(field.unflatten(1, shape).movedim(2, 0).contiguous() for field in stacked)
 
 
 class Epochs:

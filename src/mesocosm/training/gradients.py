@@ -1,0 +1,82 @@
+"""Gradients of every replica at once: mapped over the stack, or one by one where that is the better way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from mesocosm.training.population import Population, row, stack
+
+LARGE = {"cpu": 3e8, "cuda": 3e10}
+"""Floating-point operations of a replica's step from which stacking gains nothing. The CPU's figure is measured
+(benchmarks/RESULTS.md), the GPU's is an estimate."""
+
+Gradients = Callable[[Tensor, dict[str, Tensor], Any], tuple[Tensor, Tensor]]
+"""`gradients(theta, state, batch)`: gradients `[R, P]` and losses `[R]` at the weights `theta` `[R, P]`."""
+
+
+def gradients_of(population: Population, objective: Callable[..., Tensor], functional: bool = False) -> Gradients:
+    """The gradients of `objective(model, batch)`, written for one replica.
+
+    `functional` takes `vmap(grad)`, which `torch.compile` can see through, in place of a mapped forward and one
+    backward pass, which are faster eager.
+    """
+    layout, call = population.layout, population.caller(objective)
+
+    def of_row(theta: Tensor, state: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        return grad_and_value(lambda weights: call(layout.views(weights), state, batch))(theta)
+
+    def mapped(theta: Tensor, state: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        leaves = {name: view.detach().requires_grad_() for name, view in layout.views(theta).items()}
+        with torch.enable_grad():
+            if theta.dim() > 1:
+                # Flat arguments, because vmap takes long to flatten nested ones.
+                names, many = list(leaves | state), len(leaves) + len(state)
+                flat = lambda *ts: call(dict(zip(names, ts)), {}, batch._make(ts[many:]))
+                losses = vmap(flat, randomness="error")(*leaves.values(), *state.values(), *batch)
+            else:
+                losses = call(leaves, state, batch)
+            grads = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+        rows = torch.zeros_like(theta)
+        for view, grad in zip(layout.views(rows).values(), grads):
+            view.copy_(grad)
+        return rows, losses.detach()
+
+    def one_by_one(theta: Tensor, state: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        single = of_row if functional else mapped
+        return stack([single(*row((theta, state, batch), r)) for r in range(len(theta))])
+
+    if not population.mappable:
+        return one_by_one
+    return vmap(of_row, randomness="error") if functional else mapped
+
+
+def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -> int:
+    """Decide how `population` is to step, and give the number of replicas to step in lockstep.
+
+    Stacking removes overhead, not arithmetic. So a stack grows until its step fills the device, and replicas are
+    stepped one by one when a single one does, or when `vmap` can't trace the model; `population.reason` says which.
+    Whether replicas are stacked never depends on their number, so that records don't either.
+    """
+    population.mode(training=True)
+    few = population.select([0, min(1, len(population) - 1)])
+    state = few.step_state(0)
+    first_two = row(batch, [0, min(1, len(batch.inputs) - 1)])
+    try:
+        gradients_of(few, objective)(few.theta, state, first_two)
+    except (RuntimeError, NotImplementedError) as error:
+        population.mappable = few.mappable = False
+        population.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
+    alone = population.select([0])
+    alone.mappable = False
+    with FlopCounterMode(display=False) as counter:
+        gradients_of(alone, objective)(alone.theta, alone.step_state(0), row(batch, [0]))
+    population.flops = counter.get_total_flops()
+    fitting = int(LARGE[population.device.type] // max(population.flops, 1))
+    if population.mappable and fitting < 1:
+        population.mappable = False
+        population.reason = f"one by one: {population.flops / 1e6:,.0f} MFLOP a step fill the device"
+    return max(fitting, 2) if population.mappable else 1
