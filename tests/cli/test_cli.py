@@ -200,7 +200,7 @@ def test_help_teaches(command: list[str], capsys) -> None:
 
 def test_list_and_help_do_not_import_torch() -> None:
     for command in ("list", "--help"):
-        code = "import sys; from mesocosm.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+        code = "import sys, mesocosm.cli as c\ntry: c.main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", code, command], check=True, capture_output=True)
 
 

@@ -1,5 +1,6 @@
 """Estimates with 95 % intervals: bootstrap over seeds, Wilson for shares, exact for identities."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,9 @@ def bootstrap(statistic: Callable[..., Any], *samples: ArrayLike, paired: bool =
     estimate = float(statistic(*arrays, axis=-1)) if all(map(len, arrays)) else float("nan")
     if any(len(a) < 2 for a in arrays):
         return Interval(estimate, float("nan"), float("nan"))
-    with np.errstate(invalid="ignore"):  # Times that were never reached are infinite.
+    # Times that were never reached are infinite.
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             arrays,
             statistic,

@@ -62,21 +62,21 @@ def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -
     Whether replicas are stacked never depends on their number, so that records don't either.
     """
     population.mode(training=True)
-    few = population.select([0, min(1, len(population) - 1)])
-    state = few.step_state(0)
-    first_two = row(batch, [0, min(1, len(batch.inputs) - 1)])
-    try:
-        gradients_of(few, objective)(few.theta, state, first_two)
-    except (RuntimeError, NotImplementedError) as error:
-        population.mappable = few.mappable = False
-        population.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
     alone = population.select([0])
     alone.mappable = False
     with FlopCounterMode(display=False) as counter:
         gradients_of(alone, objective)(alone.theta, alone.step_state(0), row(batch, [0]))
-    population.flops = counter.get_total_flops()
-    fitting = int(LARGE[population.device.type] // max(population.flops, 1))
-    if population.mappable and fitting < 1:
+    flops = counter.get_total_flops()
+    fitting = int(LARGE[population.device.type] // max(flops, 1))
+    if fitting < 1:
         population.mappable = False
-        population.reason = f"one by one: {population.flops / 1e6:,.0f} MFLOP a step fill the device"
-    return max(fitting, 2) if population.mappable else 1
+        population.reason = f"one by one: {flops / 1e6:,.0f} MFLOP a step fill the device"
+        return 1
+    two = population.select([0, min(1, len(population) - 1)])
+    try:
+        gradients_of(two, objective)(two.theta, two.step_state(0), row(batch, [0, min(1, len(batch.inputs) - 1)]))
+    except (RuntimeError, NotImplementedError) as error:
+        population.mappable = False
+        population.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
+        return 1
+    return max(fitting, 2)

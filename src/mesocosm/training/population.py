@@ -85,7 +85,6 @@ class Population:
         }
         self.noise_keys = torch.tensor([key(seed, "noise") for seed in seeds])
         self.mappable, self.reason = True, "stacked"
-        self.flops = 0
         self.to(device)
 
     def __len__(self) -> int:
