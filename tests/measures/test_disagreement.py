@@ -9,6 +9,7 @@ from mesocosm.measures import (
     class_aggregated_calibration_error,
     class_wise_calibration_error,
     disagreement_rate,
+    disagreement_report,
     gde_gap,
     gde_gap_bound,
     reliability_curve,
@@ -116,6 +117,26 @@ def test_votes_and_disagreement_map_over_ensembles():
     torch.testing.assert_close(disagreement_rate(predictions)[2], disagreement_rate(predictions[2]))
     votes, labels = vote_fractions(predictions, 3), torch.arange(20) % 3
     assert gde_gap(votes, labels)[2] == gde_gap(votes[2], labels)
+
+
+@settings(deadline=None)
+@given(ensembles())
+def test_a_report_holds_every_number(ensemble):
+    votes, labels, predictions = ensemble
+    report = disagreement_report(predictions, labels, votes.shape[1])
+    assert report["error"] == pytest.approx(float((predictions != labels).double().mean()))
+    assert report["disagreement"] == pytest.approx(float(disagreement_rate(predictions)))
+    pairs = report["disagreement with self-pairs"]
+    assert report["gap"] == pytest.approx(report["error"] - pairs, abs=1e-12)
+    assert report["gap from the curve"] == pytest.approx(report["gap"], abs=1e-12)
+    assert report["absolute gap"] == abs(report["gap"])
+    for name, measure in {
+        "gap bound": gde_gap_bound,
+        "cace": class_aggregated_calibration_error,
+        "class-wise calibration error": class_wise_calibration_error,
+        "top-label ece": top_label_ece,
+    }.items():
+        assert report[name] == float(measure(votes, labels))
 
 
 def test_equal_copies_do_not_disagree():

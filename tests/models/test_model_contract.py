@@ -9,9 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from mesocosm.models import CNN, GRU, LSTM, MLP, DisjointPolyNet, PolyNet, ResNet, SingleNeuron, Transformer
+from mesocosm.models import (
+    CNN,
+    GRU,
+    LSTM,
+    MLP,
+    DisjointPolyNet,
+    PolyNet,
+    RecencyHead,
+    ResNet,
+    SingleNeuron,
+    Transformer,
+)
 from mesocosm.models.dropout import Dropout
 from mesocosm.pieces import pieces
+from mesocosm.tasks import FlipFlop
 from mesocosm.tasks.base import Task
 
 R, B, T, V = 3, 4, 6, 5
@@ -59,6 +71,7 @@ MODELS: dict[str, tuple[Task, Callable[[], nn.Module]]] = {
     "sinusoid": (Parity(), lambda: SingleNeuron.for_task(Parity(), activation="sinusoid")),
     "cnn": (Images(), lambda: CNN.for_task(Images(), channels=4)),
     "res-net": (Images(), lambda: ResNet.for_task(Images(), width=8)),
+    "recency-head": (FlipFlop(length=T + 2), lambda: RecencyHead(length=T + 2)),
     "transformer": (Language(), transformer()),
     "rotary-swiglu": (Language(), transformer(positions="rotary", activation="swiglu", norm="post")),
     "alibi-tied": (Language(), transformer(positions="alibi", tied=True)),

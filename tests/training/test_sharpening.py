@@ -12,7 +12,6 @@ TASK = FlipFlop(length=12)
 
 
 def model() -> nn.Module:
-    torch.manual_seed(0)
     return Transformer.for_task(TASK, d_model=8, n_heads=2, n_layers=2)
 
 
@@ -46,8 +45,9 @@ def test_a_stack_trains_as_its_replicas_do_and_grows_sharper(compile: bool) -> N
         train(population, TASK, objective, AdamW(1e-2), steps=12, batch_size=8, compile=compile)
         return population
 
+    inputs = TASK.sample(50, generator(3)).inputs
+
     def entropy(net: nn.Module) -> torch.Tensor:
-        inputs = TASK.sample(50, generator(3)).inputs
         return attention_entropy(net(inputs, capture=["blocks.0.attn.hook_pattern"])[1].popitem()[1]).mean()
 
     together, alone, plain = trained([4, 5, 6], 1.0), trained([5], 1.0), trained([4, 5, 6], 0.0)

@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mesocosm.lab.files import UserError
@@ -14,6 +15,14 @@ from mesocosm.lab.text import flops, size
 from mesocosm.pieces import KINDS, Piece, pieces
 
 console = Console(highlight=False)
+
+CLAIM = "statement, rule, control and the paper's figure"
+
+
+def claim_words(statement: str, rule: str, control: str, paper: str) -> str:
+    """A claim as tables show it."""
+    lines = f"rule: {rule}", f"control: {control}", f"paper: {paper}"
+    return "\n".join([f"[bold]{escape(statement)}[/]", *map(escape, lines)])
 
 
 def list_pieces(json: bool) -> int:
@@ -61,14 +70,20 @@ def _show_study(piece: Piece) -> None:
 
     study = piece.load()
     console.print(f"[bold]{study.title}[/bold]\n{study.paper}\n\n{study.question}\n")
-    claims = Table("claim", "statement", "rule", "control", "the paper's figure", show_lines=True)
+    claims = Table("claim", CLAIM, show_lines=True)
     for claim in study.claims:
         control = claim.control.statement if claim.control else "none"
-        claims.add_row(claim.id, claim.statement, claim.rule, control, claim.paper)
+        claims.add_row(claim.id, claim_words(claim.statement, claim.rule, control, claim.paper))
     console.print(claims)
     costs = Table("preset", "seeds", "trainings", "replicas", "largest model", "computation", "memory")
+    unknown = []
     for preset, config in study.presets.items():
-        prices = price(Lab(None), study.plan(config), timed=False)
+        try:
+            prices = price(Lab(None), study.plan(config), timed=False)
+        except ValueError as reason:
+            costs.add_row(preset, str(config.seeds), *["unknown"] * 5)
+            unknown.append(f"{preset}: {reason}")
+            continue
         costs.add_row(
             preset,
             str(config.seeds),
@@ -78,7 +93,7 @@ def _show_study(piece: Piece) -> None:
             flops(sum(p.flops for p in prices)),
             size(max((p.memory for p in prices), default=0)),
         )
-    console.print(costs)
+    console.print(costs, *unknown, sep="\n")
     console.print(f"`mesocosm run {piece.name} --preset NAME --dry-run` also estimates the time on this machine.")
     for departure in study.departures:
         console.print(f"- {departure}")

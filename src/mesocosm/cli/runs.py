@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from mesocosm.cli.look import CLAIM, claim_words
 from mesocosm.lab import folder as folders
 from mesocosm.lab.files import RunError, UserError
 from mesocosm.lab.text import effect, flops, size
@@ -195,13 +197,14 @@ def _page(folder: Path) -> Path:
 
 
 def _print_verdicts(judgements: "list[Judgement]") -> None:
-    table = Table(
-        "claim", "statement", "effect [95 % interval]", "rule", "control", "paper", "verdict", show_lines=True
-    )
+    table = Table("claim", "verdict", "effect\n[95 % interval]", CLAIM, show_lines=True)
     for j in judgements:
         control = f"{j.control['statement']}: {j.control['verdict']}" if j.control else "none"
-        verdict = f"[{COLOURS[j.verdict]}]{j.verdict}[/]" + (f"\n{j.note}" if j.note else "")
-        table.add_row(j.id, j.statement, effect(j.effect, j.interval, j.unit), j.rule, control, j.paper, verdict)
+        words = claim_words(j.statement, j.rule, control, j.paper) + (
+            f"\n[italic]{escape(j.note)}[/]" if j.note else ""
+        )
+        found = escape(effect(j.effect, j.interval, j.unit))
+        table.add_row(j.id, f"[{COLOURS[j.verdict]}]{j.verdict}[/]", found, words)
     console.print(table)
 
 

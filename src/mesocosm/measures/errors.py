@@ -6,10 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mesocosm.tasks.flip_flop import WRITE
-
 __all__ = [
-    "attends_to_other_write",
     "attention_entropy",
     "attention_to_target",
     "error_rate",
@@ -134,22 +131,6 @@ def attention_to_target(attention: Tensor, target: Tensor) -> Tensor:
     key = target[..., None, :].expand(attention.shape[:-1])
     mass = attention.gather(-1, key.clamp(min=0)[..., None]).squeeze(-1)
     return torch.where(key >= 0, mass, 0)
-
-
-def attends_to_other_write(attention: Tensor, inputs: Tensor, last_write: Tensor) -> Tensor:
-    """Whether each query of a flip-flop string attends most to a write, its instruction or bit, that is not the last.
-
-    Args:
-        attention: `[B, T, T]`, by query and key.
-        inputs, last_write: `[B, T]`, as in a batch of `FlipFlop`.
-
-    Returns:
-        `[B, T]` bool.
-
-    Source: Liu et al. (2023), Exposing Attention Glitches with Flip-Flop Language Modeling, arXiv 2306.00946
-    """
-    pair = attention.argmax(-1) // 2
-    return (inputs[:, ::2] == WRITE).gather(1, pair) & (pair != last_write // 2)
 
 
 def attention_entropy(attention: Tensor) -> Tensor:

@@ -1,0 +1,517 @@
+"""Can the test error of a network be read off unlabelled data, as the rate at which two trained copies of it disagree?
+
+Copies are trained that differ in their data, initial weights, batch order, or all three. The paper finds that they
+disagree on as many test inputs as they get wrong, the generalisation disagreement equality (GDE), and proves that it
+holds where the copies' votes are calibrated.
+
+Source: Jiang, Nagarajan, Baek & Kolter (2022), Assessing Generalization of SGD via Disagreement, ICLR, arXiv 2106.13799
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from mesocosm import lab, measures, models, tasks, training
+from mesocosm.lab.style import BLACK, BLUE, GREY, ORANGE
+from mesocosm.settings import setting
+from mesocosm.training.variation import MODES, Mode
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+    from torch import Tensor, nn
+
+    from mesocosm.lab.lab import Lab
+    from mesocosm.tasks.base import Task
+
+CLASSES = 10
+INTERPOLATES = 0.99
+"""Training accuracy, mean over the copies, from which a configuration counts."""
+SMALL = {"digits": (8, (100, 250)), "fashion-mnist": (14, (200, 500, 1000)), "cifar10": (16, (200, 500, 1000))}
+"""Side of the images and sizes of the training sets where a configuration names none."""
+LOOKS = {"network": ("network", BLUE, "o"), "mlp": ("MLP", GREY, "s"), "logistic": ("logistic regression", GREY, "^")}
+"""Label, colour and marker of each group of cells."""
+CONFIGURATION = ["cell", "size", "learning_rate", "weight_decay"]
+"""What names a configuration in the records; `size` is a width, or a factor of initial weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(lab.Config):
+    """Images, networks and a grid of settings: width x training size x batch x rate x decay is a configuration."""
+
+    seeds: int = setting(5, "study seeds, each with its own training sets, weights and orders", low=1, high=1000)
+    source: Literal["digits", "fashion-mnist", "cifar10"] = setting("digits", "which images")
+    folder: str | None = setting(None, "folder of their files, or hub to fetch them; none looks in the usual places")
+    side: int | None = setting(None, "pixels after average pooling; none takes 8, 14 or 16, as the source", low=4)
+    train_sizes: tuple[int, ...] | None = setting(None, "training images; none takes sizes that suit the source", low=2)
+    test_images: int = setting(2000, "test images, at most; the first of the test split", low=10, high=10_000)
+    label_noise: float = setting(0.2, "share of labels drawn anew in the noisy test set", low=0, high=1)
+    network: Literal["cnn", "resnet"] = setting("cnn", "two convolutions, or ResNet-18")
+    widths: tuple[int, ...] = setting((4, 8), "channels of the network's first layer", low=1, high=1024)
+    hidden: tuple[int, ...] = setting((128, 256), "hidden widths of the MLPs, the control", low=1, high=65_536)
+    init_gains: tuple[float, ...] = setting((0.3, 1, 3), "factors of initial weights in Figure 4", low=0.01, high=100)
+    learning_rates: tuple[float, ...] = setting((0.01, 0.03), "rates, constant in training", low=0, high=100)
+    weight_decays: tuple[float, ...] = setting((0.0, 5e-3), "weight decays", low=0, high=100)
+    batch_sizes: tuple[int, ...] = setting((25,), "images a step", low=1, high=10_000)
+    momentum: float = setting(0.9, "momentum", low=0, high=1)
+    epochs: int = setting(60, "passes over a training set; logistic regression makes 5 times as many", low=1, high=9999)
+    copies: int = setting(4, "copies of each configuration", low=2, high=100)
+    calibration_copies: int = setting(16, "copies behind the reliability curves", low=2, high=1000)
+
+    def check(self) -> None:
+        for name, values in vars(self).items():
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{name}={values} is not legal: each value may be given once")
+        if self.network == "resnet" and any(width % 8 for width in self.widths):
+            raise ValueError(f"widths={self.widths} is not legal: for network=resnet each must be a multiple of 8")
+
+
+PRESETS = {
+    "smoke": Config(
+        seeds=2, train_sizes=(50, 100), widths=(4,), hidden=(64,), init_gains=(1, 3), learning_rates=(0.02, 0.03),
+        weight_decays=(0.0,), epochs=30, copies=2, calibration_copies=4,
+    ),
+    "small": Config(),
+    "paper": Config(
+        seeds=2, source="cifar10", side=32, train_sizes=(10_000,), test_images=10_000, network="resnet",
+        widths=(32, 64, 128), learning_rates=(0.01, 0.03, 0.1), weight_decays=(0.0, 5e-4), batch_sizes=(100, 200),
+        epochs=100, copies=5, calibration_copies=100,
+    ),
+}  # fmt: skip
+
+
+def plan(config: Config) -> Iterator[lab.Cell]:
+    """A population for each architecture, training size and batch size; the rest of the grid are its replicas."""
+    task, sizes = _images(config)
+    network = {
+        "cnn": lambda width: partial(models.CNN.for_task, channels=width),
+        "resnet": lambda width: partial(models.ResNet.for_task, width=width),
+    }[config.network]
+    mlp = partial(partial, models.MLP.for_task)
+
+    for n, batch in itertools.product(sizes, config.batch_sizes):
+        cell = partial(_cell, config, task, n, batch)
+        for width in config.widths:
+            yield cell("network", width, network(width), MODES)
+        for width in config.hidden:
+            yield cell("mlp", width, mlp(hidden=(width,)), MODES)
+        yield cell("logistic", 0, mlp(hidden=()), ["DiffInit"], epochs=5 * config.epochs)
+
+    middle = config.learning_rates[len(config.learning_rates) // 2]
+    many = replace(config, copies=config.calibration_copies, learning_rates=(middle,), weight_decays=(0.0,))
+    wide, narrow, batch = config.widths[len(config.widths) // 2], min(config.hidden), config.batch_sizes[0]
+    for name, size, model in (("network", wide, network(wide)), ("mlp", narrow, mlp(hidden=(narrow,)))):
+        yield _cell(many, task, max(sizes), batch, f"calibration {name}", size, model, ["DiffInit"])
+        for gain in config.init_gains:
+            scaled = partial(_scaled, model, gain)
+            yield _cell(config, task, min(sizes), batch, f"gain {name}", gain, scaled, ["DiffInit"])
+
+
+def _scaled(model: "Callable[[Task], nn.Module]", gain: float, task: "Task") -> "nn.Module":
+    """A model whose initial weights are multiplied by a factor, biases left."""
+    made = model(task)
+    for parameter in made.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= gain
+    return made
+
+
+def _images(config: Config) -> tuple[Any, Sequence[int]]:
+    """The task and the sizes of its training sets."""
+    side, sizes = config.side or SMALL[config.source][0], config.train_sizes or SMALL[config.source][1]
+    task = tasks.Images(source=config.source, folder=config.folder, size=side)
+    try:
+        pool = len(task.train().targets)
+    except (OSError, ImportError) as error:
+        raise ValueError(str(error)) from error
+    if config.copies * max(sizes) > pool:
+        raise ValueError(
+            f"train_sizes={sizes} is not legal with copies={config.copies}: disjoint training sets of {max(sizes)} "
+            f"images need {config.copies * max(sizes)}, and {config.source} has {pool}"
+        )
+    return task, sizes
+
+
+def _cell(
+    config: Config,
+    task: Any,
+    n: int,
+    batch: int,
+    group: str,
+    size: float,
+    model: "Callable[[Task], nn.Module]",
+    modes: Sequence[Mode],
+    epochs: int | None = None,
+) -> lab.Cell:
+    """All replicas of one architecture; the copies of an ensemble follow each other."""
+    grid = (config.learning_rates, config.weight_decays, modes, range(config.seeds), range(config.copies))
+    rate, decay, mode, seed, copy = map(list, zip(*itertools.product(*grid)))
+    init, stream = training.vary_copies(task.train(), n, batch, seeds=seed, modes=mode, copies=copy)
+    steps = stream.per_epoch * (epochs or config.epochs)
+    return lab.Cell(
+        name=f"{group}/{size} n={n} batch={batch}",
+        task=task,
+        model=model,
+        swappable=group in ("network", "calibration network"),
+        seeds=seed,
+        init=init,
+        stream=stream,
+        objective=training.cross_entropy,
+        optimiser=training.SGD(learning_rate=rate, momentum=config.momentum, weight_decay=decay),
+        steps=steps,
+        batch_size=batch,
+        every=steps,
+        settings={
+            "source": config.source, "size": size, "n": n, "batch": batch,
+            "learning_rate": rate, "weight_decay": decay, "mode": mode, "copy": copy,
+        },
+    )  # fmt: skip
+
+
+def run(config: Config, lab: "Lab") -> None:
+    """Train every population, and hold each ensemble of copies against true, noisy and permuted test labels."""
+    import torch
+
+    from mesocosm.seeding import generator
+    from mesocosm.tasks.images import noisy_labels
+
+    test, seeds = _images(config)[0].test(), range(config.seeds)
+    images, true = test.inputs[: config.test_images], test.targets[: config.test_images]
+    orders = [torch.randperm(len(true), generator=generator(seed, "test order")) for seed in seeds]
+    noise = [generator(seed, "test noise") for seed in seeds]
+    labels = {
+        "true": [true for _ in seeds],
+        "noisy": [noisy_labels(true, config.label_noise, CLASSES, stream) for stream in noise],
+        "permuted": [true[order] for order in orders],
+    }
+    for cell in plan(config):
+        population, copies = lab.train(cell).population, max(cell.settings["copy"]) + 1
+        found = lab.remember(f"{cell.name} predictions", partial(_predict, cell, population, copies, images))
+        predicted = found["predicted"].unflatten(0, (-1, copies))  # [ensembles, copies, N]
+        columns = {k: v[::copies] if isinstance(v, list) else v for k, v in cell.settings.items() if k != "copy"}
+        of_ensemble = list(zip(predicted, cell.seeds[::copies]))
+        for kind, of_seed in labels.items():
+            reports = [measures.disagreement_report(p, of_seed[seed], CLASSES) for p, seed in of_ensemble]
+            metrics: dict[str, Any] = {name: [report[name] for report in reports] for name in reports[0]}
+            metrics["train accuracy"] = found["train accuracy"].unflatten(0, (-1, copies)).mean(1)
+            lab.record(cell.name, metrics, seed=cell.seeds[::copies], step=cell.steps, labels=kind, **columns)
+        if cell.name.startswith("calibration"):
+            for p, seed in of_ensemble:
+                vote, right, votes = measures.reliability_curve(measures.vote_fractions(p, CLASSES), true)
+                counts = {"votes": votes * len(true), "right votes": right * len(true)}
+                lab.record(cell.name, counts, seed=[seed] * len(vote), vote=vote.tolist())
+
+    # Ten copies vote (0.6, 0.3, 0.1): the first class is right for six inputs of ten, the other two are swapped.
+    votes, right = torch.tensor([0] * 6 + [1] * 3 + [2]), torch.tensor([0] * 6 + [1] + [2] * 3)
+    lab.record("example", measures.disagreement_report(votes[:, None].expand(10, 10), right, 3), seed=0)
+
+
+def _predict(cell: lab.Cell, population: Any, copies: int, images: "Tensor") -> "dict[str, Tensor]":
+    """Test classes `[R, N]` and training accuracy `[R]`, one ensemble of copies and 250 images at a time."""
+    import torch
+
+    def classes(ensemble: Any, inputs: "Tensor", rows: "Tensor") -> "Tensor":
+        parts = [inputs[part.to(inputs.device)].to(ensemble.device) for part in rows.split(250, dim=1)]
+        return torch.cat([ensemble.map(lambda model, x: model(x).argmax(-1), part) for part in parts], dim=1).cpu()
+
+    data, subsets, everything = cell.stream.data, cell.stream.subsets, torch.arange(len(images)).expand(copies, -1)
+    predicted, right = [], []
+    for rows in torch.arange(len(population)).split(copies):
+        ensemble = population.select(rows.tolist())
+        predicted.append(classes(ensemble, images, everything))
+        right.append(classes(ensemble, data.inputs, subsets[rows]) == data.targets.cpu()[subsets[rows]])
+    return {"predicted": torch.cat(predicted), "train accuracy": torch.cat(right).double().mean(1)}
+
+
+def _ensembles(
+    records: "DataFrame", groups: str | tuple[str, ...] = "", modes: Sequence[Mode] = MODES, labels: str | None = "true"
+) -> "DataFrame":
+    """One row for the ensemble of each configuration, mode, study seed and set of test labels (None: all of them)."""
+    mine = records["cell"].str.startswith(groups) & records["mode"].isin(modes) & records["labels"].notna()
+    table = records[mine].pivot(index=[*CONFIGURATION, "mode", "labels", "seed"], columns="metric", values="value")
+    return table.query("labels == @labels") if labels else table
+
+
+def _interpolating(table: "DataFrame") -> "DataFrame":
+    return table[table["train accuracy"] >= INTERPOLATES]
+
+
+def _slope(x: "Series", y: "Series") -> float:
+    """Of the regression of y on x through the origin."""
+    return (x * y).sum() / max((x * x).sum(), 1e-12)
+
+
+def _ratio(x: "Series", y: "Series") -> float:
+    return y.sum() / max(x.sum(), 1e-12)
+
+
+def _correlation(x: "Series", y: "Series") -> float:
+    return x.corr(y)
+
+
+def _rank_correlation(x: "Series", y: "Series") -> float:
+    return x.rank().corr(y.rank())
+
+
+def _over_seeds(statistic: Callable, table: "DataFrame", x: str = "error", y: str = "disagreement") -> lab.Interval:
+    """Mean over study seeds of a statistic of each seed's configurations, with its interval over seeds."""
+    found = [statistic(rows[x], rows[y]) for _, rows in table.groupby("seed") if len(rows) >= 3]
+    if len(found) < 2:
+        raise lab.NotEnough(f"{len(found)} study seeds have 3 configurations to compare; the rule needs 2 such seeds")
+    return lab.mean(found)
+
+
+def judge_equality(records: "DataFrame") -> list[lab.Check]:
+    checks = []
+    judged: Sequence[Mode] = ["DiffInit"] if set(records["source"]) == {"digits"} else MODES
+    for mode in judged:
+        dots = _interpolating(_ensembles(records, "network/", [mode]))
+        checks.append(lab.within(f"slope b under {mode}", _over_seeds(_slope, dots), 0.7, 1.3))
+        checks.append(lab.above(f"correlation r under {mode}", _over_seeds(_correlation, dots), 0.5))
+    return checks
+
+
+def judge_equality_control(records: "DataFrame") -> list[lab.Check]:
+    linear = _ensembles(records, "logistic/", ["DiffInit"])
+    mlp = _interpolating(_ensembles(records, "mlp/", ["DiffInit"]))
+    return [
+        lab.below("slope b of logistic regression", _over_seeds(_slope, linear), 0.7),
+        lab.below("slope b of MLPs", _over_seeds(_slope, mlp), 0.6),
+    ]
+
+
+def judge_theorem(records: "DataFrame") -> list[lab.Check]:
+    every = _ensembles(records, labels=None)
+    beyond_cace, beyond_bound = (every["absolute gap"] - every[bound] for bound in ("cace", "gap bound"))
+    return [
+        lab.below("largest |err - dis| - CACE", lab.exact(beyond_cace.max()), 1e-9),
+        lab.below("largest |err - dis| - tighter bound", lab.exact(beyond_bound.max()), 1e-9),
+        lab.below("identity", lab.exact((every["gap"] - every["gap from the curve"]).abs().max()), 1e-9),
+    ]
+
+
+def judge_theorem_control(records: "DataFrame") -> list[lab.Check]:
+    example = records[records["cell"] == "example"].set_index("metric")["value"]
+    excess = example["absolute gap"] - example["top-label ece"]
+    return [lab.above("|err - dis| - top-label ECE", lab.exact(excess), 1e-9)]
+
+
+def judge_miscalibration(records: "DataFrame") -> list[lab.Check]:
+    every = _ensembles(records, ("network/", "mlp/", "logistic/"))
+    return [lab.above("Spearman correlation", _over_seeds(_rank_correlation, every, "cace", "absolute gap"), 0)]
+
+
+def judge_miscalibration_control(records: "DataFrame") -> list[lab.Check]:
+    true, permuted = (_interpolating(_ensembles(records, "network/", labels=kind)) for kind in ("true", "permuted"))
+    rise = permuted["cace"].droplevel("labels") - true["cace"].droplevel("labels")
+    moved = permuted["disagreement"].droplevel("labels") - true["disagreement"].droplevel("labels")
+    return [
+        lab.above("smallest rise of CACE", lab.exact(rise.min()), 0),
+        lab.within("error", lab.mean(permuted["error"].groupby("seed").mean()), 0.87, 0.93),
+        lab.holds("largest change of disagreement", lab.exact(moved.abs().max()), "= 0", not moved.any()),
+    ]
+
+
+def init_over_all(records: "DataFrame", group: str) -> lab.Interval:
+    """Disagreement under DiffInit over that under AllDiff, of configurations that interpolate in both."""
+    table = _interpolating(_ensembles(records, group, ["DiffInit", "AllDiff"]))["disagreement"]
+    both = table.unstack("mode").reindex(columns=["AllDiff", "DiffInit"]).dropna()
+    return _over_seeds(_ratio, both, "AllDiff", "DiffInit")
+
+
+def figures(records: "DataFrame") -> Iterator[lab.Drawing]:
+    yield _draw_equality(records)
+    yield _draw_reliability(records)
+    yield _draw_bound(records)
+    yield _draw_gains(records)
+
+
+def _scatter(axis: Any, group: str, table: "DataFrame", x: str, y: str) -> None:
+    """A dot a configuration: mean over study seeds, bar from lowest to highest, hollow where it doesn't interpolate."""
+    label, colour, marker = LOOKS[group]
+    seeds = table.groupby(CONFIGURATION)
+    dots, spread = seeds.mean(), [seeds.mean()[y] - seeds.min()[y], seeds.max()[y] - seeds.mean()[y]]
+    faces = [colour if fit >= INTERPOLATES else "white" for fit in dots["train accuracy"]]
+    axis.errorbar(dots[x], dots[y], spread, fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.5)
+    axis.scatter(dots[x], dots[y], 26, faces, marker=marker, edgecolors=colour, label=label, zorder=2)
+
+
+def _draw_equality(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(8, 7.8), sharex=True, sharey=True)
+    slopes = []
+    for axis, mode in zip(axes.flat, MODES):
+        axis.axline((0, 0), slope=1, color=BLACK, linestyle="--", linewidth=1)
+        for group in LOOKS:
+            table = _ensembles(records, f"{group}/", [mode])
+            if len(table):
+                _scatter(axis, group, table, "error", "disagreement")
+        table = _interpolating(_ensembles(records, "network/", [mode]))
+        try:
+            b, r = _over_seeds(_slope, table), _over_seeds(_correlation, table)
+            tau = _over_seeds(lambda x, y: x.corr(y, method="kendall"), table)
+        except lab.NotEnough:
+            continue
+        lines = [f"{n} = {i.estimate:.2f} [{i.low:.2f}, {i.high:.2f}]" for n, i in (("b", b), ("r", r), ("τ", tau))]
+        lines.append(f"mean |dis − err| = {(table['disagreement'] - table['error']).abs().mean():.3f}")
+        axis.text(0.03, 0.97, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=9)
+        slopes.append(f"{b.estimate:.2f} under {mode}")
+    for axis, mode in zip(axes.flat, MODES):
+        axis.set(title=mode, xlim=(0, None), ylim=(0, None))
+    figure.legend(*axes.flat[2].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.supxlabel("test error, err (share of images)")
+    figure.supylabel("disagreement of two copies, dis (share of images)")
+    caption = (
+        "Disagreement against test error. A panel is what differs between the copies; a dot is a configuration, mean "
+        "over study seeds with a bar from the lowest seed to the highest, hollow where the copies fit less than "
+        f"{INTERPOLATES:.0%} of their training set; the dashed line is dis = err. Slope b through the origin, "
+        "correlation r and Kendall's τ, with 95 % intervals over study seeds, are of the networks that interpolate: "
+        f"b is {', '.join(slopes) or 'not measured'}."
+    )
+    return lab.Drawing("disagreement", figure, caption)
+
+
+def _draw_reliability(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(5.4, 4.4))
+    axis.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
+    for group in ("network", "mlp"):
+        mine = records[records["cell"].str.startswith(f"calibration {group}/") & records["vote"].notna()]
+        counts = mine.pivot_table(index="vote", columns="metric", values="value", aggfunc="sum").round().astype(int)
+        shares = [lab.share(right, votes) for right, votes in zip(counts["right votes"], counts["votes"])]
+        spread = [[s.estimate - s.low for s in shares], [s.high - s.estimate for s in shares]]
+        label, colour, marker = LOOKS[group]
+        style: Any = {"color": colour, "marker": marker, "markersize": 4, "elinewidth": 1, "label": label}
+        axis.errorbar(counts.index, [s.estimate for s in shares], spread, **style)
+    axis.set(xlabel="vote: share of copies that predict the class", ylabel="share of such votes that are right")
+    axis.legend()
+    caption = (
+        "How often a class with a given share of the copies' votes is the label, all study seeds together, with 95 % "
+        "intervals. On the dashed line votes are calibrated, and disagreement equals error. Where large votes are "
+        "right more often than that, copies disagree more than they err; where less often, they disagree less."
+    )
+    return lab.Drawing("reliability", figure, caption)
+
+
+def _draw_bound(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7.2, 4.2))
+    axis.axline((0.1, 0.1), (1, 1), color=BLACK, linestyle="--", linewidth=1, label="|err − dis| = CACE")
+    for labels, colour in (("true", BLUE), ("noisy", ORANGE), ("permuted", GREY)):
+        for group, (label, _, marker) in LOOKS.items():
+            table = _ensembles(records, f"{group}/", labels=labels)
+            style: Any = {"color": colour, "marker": marker, "label": f"{label}, {labels} labels", "alpha": 0.6}
+            axis.scatter(table["cace"], table["absolute gap"].clip(1e-4), 12, linewidths=0, **style)
+    axis.set(xscale="log", yscale="log", xlabel="CACE", ylabel="|err − dis|, self-pairs included (share of images)")
+    figure.legend(loc="outside right upper", fontsize=8)
+    every = _ensembles(records, labels=None)
+    broken = (every["absolute gap"] > every["top-label ece"]).mean()
+    caption = (
+        "Gap between test error and disagreement against the miscalibration of the copies' votes: a dot is an ensemble "
+        "under true, noisy or permuted test labels (gaps below 0.0001 are drawn there). No dot can lie above the "
+        "dashed line, whatever the network and the labels. With top-label calibration error in place of CACE, "
+        f"{broken:.0%} of the ensembles break the bound."
+    )
+    return lab.Drawing("bound", figure, caption)
+
+
+def _draw_gains(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(5.4, 3.8))
+    axis.axhline(1, color=BLACK, linestyle="--", linewidth=1, label="dis = err")
+    ticks = sorted(set(records[records["cell"].str.startswith("gain")]["size"]))
+    for group, shift in (("network", 0.96), ("mlp", 1.04)):
+        table = _ensembles(records, f"gain {group}/")
+        table["ratio"], table["factor"] = (
+            table["disagreement"] / table["error"],
+            table.index.get_level_values("size") * shift,
+        )
+        _scatter(axis, group, table, "factor", "ratio")
+    axis.set(xscale="log", xlabel="factor of the initial weights", ylabel="dis / err under DiffInit", ylim=(0, None))
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.legend()
+    caption = (
+        "Disagreement over test error when initial weights are multiplied by a factor: a dot is a configuration, mean "
+        "over study seeds with a bar from the lowest to the highest, hollow where it does not interpolate (shifted "
+        "sideways by kind of network). How often copies disagree for each error depends on the scale they start at."
+    )
+    return lab.Drawing("initial-scale", figure, caption)
+
+
+STUDY = lab.Study(
+    title="Generalisation from disagreement",
+    paper="Jiang, Nagarajan, Baek & Kolter (2022), Assessing Generalization of SGD via Disagreement, ICLR, "
+    "arXiv 2106.13799",
+    question="Can a network's test error be read off unlabelled data, as the rate at which two trained copies of it "
+    "disagree?",
+    presets=PRESETS,
+    plan=plan,
+    run=run,
+    claims=[
+        lab.Claim(
+            id="C1",
+            statement="Two copies disagree on as many test inputs as each gets wrong, across hyper-parameters.",
+            rule="networks of train accuracy >= 0.99: slope b of dis on err in [0.7, 1.3] and correlation r > 0.5 "
+            "across configurations, 95 % intervals over study seeds; on digits under DiffInit, else in all four modes",
+            paper="points along y = x in all four modes, ResNet-18 on CIFAR-10 (Fig. 1)",
+            judge=judge_equality,
+            control=lab.Control(
+                statement="under DiffInit, logistic regression at convergence (b < 0.7) and MLPs (b < 0.6) fail it",
+                judge=judge_equality_control,
+            ),
+            cells=("network/", "mlp/", "logistic/"),
+        ),
+        lab.Claim(
+            id="C2",
+            statement="The gap between error and disagreement is at most CACE, the miscalibration of the copies' vote.",
+            rule="|err - dis| (self-pairs included) exceeds neither CACE nor the tighter bound by 1e-9, and the "
+            "identity behind them holds to 1e-9, for every ensemble on true, noisy and permuted labels",
+            paper="a theorem",
+            judge=judge_theorem,
+            control=lab.Control(
+                statement="top-label ECE is no such bound: votes of a calibrated top class, others swapped, break it",
+                judge=judge_theorem_control,
+            ),
+        ),
+        lab.Claim(
+            id="C3",
+            statement="The ensembles whose disagreement misses their error are the miscalibrated ones.",
+            rule="Spearman correlation of |err - dis| with CACE across configurations, kinds and modes > 0, 95 % "
+            "interval over study seeds",
+            paper="ensembles that follow the equality are close to calibrated",
+            judge=judge_miscalibration,
+            control=lab.Control(
+                statement="with permuted test labels CACE of all networks rises, error goes to 0.9, disagreement stays",
+                judge=judge_miscalibration_control,
+            ),
+            cells=("network/", "mlp/", "logistic/"),
+        ),
+        lab.Claim(
+            id="C4",
+            statement="New initial weights alone make copies disagree about as much as new data, weights and order.",
+            rule="dis under DiffInit over dis under AllDiff in [0.6, 1.1] for networks of train accuracy >= 0.99, 95 % "
+            "interval over study seeds",
+            paper="DiffInit follows y = x as AllDiff does (Fig. 1)",
+            judge=lambda records: [lab.within("ratio", init_over_all(records, "network/"), 0.6, 1.1)],
+            control=lab.Control(
+                statement="for MLPs the ratio is below 0.6",
+                judge=lambda records: [lab.below("ratio of MLPs", init_over_all(records, "mlp/"), 0.6)],
+            ),
+            cells=("network/", "mlp/"),
+        ),
+    ],
+    figures=figures,
+    departures=(
+        "The small preset trains networks of two convolutions on hundreds of digits, not ResNet-18 on CIFAR-10.",
+        "ResNet-18 has group norm in place of batch norm, which does not map over replicas.",
+        "Rates are constant and epochs fixed; configurations that do not interpolate are left out of the rules.",
+        "The grids, that of the paper preset included, are of the paper's kind but not its list of values.",
+        "The paper's SVHN, CIFAR-100 and shifted data sets, Network-in-Network and data augmentation are left out.",
+    ),
+)
