@@ -373,8 +373,8 @@ CLAIMS = [
         statement="Transformers that are perfect in distribution misread the tails; LSTMs never do.",
         rule="e(p): wrong reads / reads on FFL(p). Transformers with e(0.8) < 0.001: 95 % lower bound of the median of "
         "max(e(0.98), e(0.1)), the worse tail, > 0.001; every LSTM: no error in at least 3,000 reads of each set",
-        paper="25 transformers of 19M parameters: errors on both tails spread over orders of magnitude; LSTMs: 0 errors "
-        "in 100 of 100 runs, with 20 times less data",
+        paper="25 transformers of 19M parameters: errors on both tails spread over orders of magnitude; LSTMs: no "
+        "error in 100 of 100 runs, with 20 times less data",
         judge=judge_tail,
         control=lab.Control(
             statement="the same transformers on fresh FFL(0.8), and the LSTMs on the tails, both below 0.001",
