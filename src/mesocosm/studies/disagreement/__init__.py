@@ -14,26 +14,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mesocosm import lab, measures, models, tasks, training
-from mesocosm.lab.style import BLACK, BLUE, GREY, ORANGE
 from mesocosm.settings import setting
+from mesocosm.studies.disagreement import rules
+from mesocosm.studies.disagreement.figures import figures
 from mesocosm.training.variation import MODES, Mode
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
     from torch import Tensor, nn
 
     from mesocosm.lab.lab import Lab
     from mesocosm.tasks.base import Task
 
 CLASSES = 10
-INTERPOLATES = 0.99
-"""Training accuracy, mean over the copies, from which a configuration counts."""
 SMALL = {"digits": (8, (100, 250)), "fashion-mnist": (14, (200, 500, 1000)), "cifar10": (16, (200, 500, 1000))}
 """Side of the images and sizes of the training sets where a configuration names none."""
-LOOKS = {"network": ("network", BLUE, "o"), "mlp": ("MLP", GREY, "s"), "logistic": ("logistic regression", GREY, "^")}
-"""Label, colour and marker of each group of cells."""
-CONFIGURATION = ["cell", "size", "learning_rate", "weight_decay"]
-"""What names a configuration in the records; `size` is a width, or a factor of initial weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,226 +218,6 @@ def _predict(cell: lab.Cell, population: Any, copies: int, images: "Tensor") -> 
     return {"predicted": torch.cat(predicted), "train accuracy": torch.cat(right).double().mean(1)}
 
 
-def _ensembles(
-    records: "DataFrame", groups: str | tuple[str, ...] = "", modes: Sequence[Mode] = MODES, labels: str | None = "true"
-) -> "DataFrame":
-    """One row for the ensemble of each configuration, mode, study seed and set of test labels (None: all of them)."""
-    mine = records["cell"].str.startswith(groups) & records["mode"].isin(modes) & records["labels"].notna()
-    table = records[mine].pivot(index=[*CONFIGURATION, "mode", "labels", "seed"], columns="metric", values="value")
-    return table.query("labels == @labels") if labels else table
-
-
-def _interpolating(table: "DataFrame") -> "DataFrame":
-    return table[table["train accuracy"] >= INTERPOLATES]
-
-
-def _slope(x: "Series", y: "Series") -> float:
-    """Of the regression of y on x through the origin."""
-    return (x * y).sum() / max((x * x).sum(), 1e-12)
-
-
-def _ratio(x: "Series", y: "Series") -> float:
-    return y.sum() / max(x.sum(), 1e-12)
-
-
-def _correlation(x: "Series", y: "Series") -> float:
-    return x.corr(y)
-
-
-def _rank_correlation(x: "Series", y: "Series") -> float:
-    return x.rank().corr(y.rank())
-
-
-def _over_seeds(statistic: Callable, table: "DataFrame", x: str = "error", y: str = "disagreement") -> lab.Interval:
-    """Mean over study seeds of a statistic of each seed's configurations, with its interval over seeds."""
-    found = [statistic(rows[x], rows[y]) for _, rows in table.groupby("seed") if len(rows) >= 3]
-    if len(found) < 2:
-        raise lab.NotEnough(f"{len(found)} study seeds have 3 configurations to compare; the rule needs 2 such seeds")
-    return lab.mean(found)
-
-
-def judge_equality(records: "DataFrame") -> list[lab.Check]:
-    checks = []
-    judged: Sequence[Mode] = ["DiffInit"] if set(records["source"]) == {"digits"} else MODES
-    for mode in judged:
-        dots = _interpolating(_ensembles(records, "network/", [mode]))
-        checks.append(lab.within(f"slope b under {mode}", _over_seeds(_slope, dots), 0.7, 1.3))
-        checks.append(lab.above(f"correlation r under {mode}", _over_seeds(_correlation, dots), 0.5))
-    return checks
-
-
-def judge_equality_control(records: "DataFrame") -> list[lab.Check]:
-    linear = _ensembles(records, "logistic/", ["DiffInit"])
-    mlp = _interpolating(_ensembles(records, "mlp/", ["DiffInit"]))
-    return [
-        lab.below("slope b of logistic regression", _over_seeds(_slope, linear), 0.7),
-        lab.below("slope b of MLPs", _over_seeds(_slope, mlp), 0.6),
-    ]
-
-
-def judge_theorem(records: "DataFrame") -> list[lab.Check]:
-    every = _ensembles(records, labels=None)
-    beyond_cace, beyond_bound = (every["absolute gap"] - every[bound] for bound in ("cace", "gap bound"))
-    return [
-        lab.below("largest |err - dis| - CACE", lab.exact(beyond_cace.max()), 1e-9),
-        lab.below("largest |err - dis| - tighter bound", lab.exact(beyond_bound.max()), 1e-9),
-        lab.below("identity", lab.exact((every["gap"] - every["gap from the curve"]).abs().max()), 1e-9),
-    ]
-
-
-def judge_theorem_control(records: "DataFrame") -> list[lab.Check]:
-    example = records[records["cell"] == "example"].set_index("metric")["value"]
-    excess = example["absolute gap"] - example["top-label ece"]
-    return [lab.above("|err - dis| - top-label ECE", lab.exact(excess), 1e-9)]
-
-
-def judge_miscalibration(records: "DataFrame") -> list[lab.Check]:
-    every = _ensembles(records, ("network/", "mlp/", "logistic/"))
-    return [lab.above("Spearman correlation", _over_seeds(_rank_correlation, every, "cace", "absolute gap"), 0)]
-
-
-def judge_miscalibration_control(records: "DataFrame") -> list[lab.Check]:
-    true, permuted = (_interpolating(_ensembles(records, "network/", labels=kind)) for kind in ("true", "permuted"))
-    rise = permuted["cace"].droplevel("labels") - true["cace"].droplevel("labels")
-    moved = permuted["disagreement"].droplevel("labels") - true["disagreement"].droplevel("labels")
-    return [
-        lab.above("smallest rise of CACE", lab.exact(rise.min()), 0),
-        lab.within("error", lab.mean(permuted["error"].groupby("seed").mean()), 0.87, 0.93),
-        lab.holds("largest change of disagreement", lab.exact(moved.abs().max()), "= 0", not moved.any()),
-    ]
-
-
-def init_over_all(records: "DataFrame", group: str) -> lab.Interval:
-    """Disagreement under DiffInit over that under AllDiff, of configurations that interpolate in both."""
-    table = _interpolating(_ensembles(records, group, ["DiffInit", "AllDiff"]))["disagreement"]
-    both = table.unstack("mode").reindex(columns=["AllDiff", "DiffInit"]).dropna()
-    return _over_seeds(_ratio, both, "AllDiff", "DiffInit")
-
-
-def figures(records: "DataFrame") -> Iterator[lab.Drawing]:
-    yield _draw_equality(records)
-    yield _draw_reliability(records)
-    yield _draw_bound(records)
-    yield _draw_gains(records)
-
-
-def _scatter(axis: Any, group: str, table: "DataFrame", x: str, y: str) -> None:
-    """A dot a configuration: mean over study seeds, bar from lowest to highest, hollow where it doesn't interpolate."""
-    label, colour, marker = LOOKS[group]
-    seeds = table.groupby(CONFIGURATION)
-    dots, spread = seeds.mean(), [seeds.mean()[y] - seeds.min()[y], seeds.max()[y] - seeds.mean()[y]]
-    faces = [colour if fit >= INTERPOLATES else "white" for fit in dots["train accuracy"]]
-    axis.errorbar(dots[x], dots[y], spread, fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.5)
-    axis.scatter(dots[x], dots[y], 26, faces, marker=marker, edgecolors=colour, label=label, zorder=2)
-
-
-def _draw_equality(records: "DataFrame") -> lab.Drawing:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(8, 7.8), sharex=True, sharey=True)
-    slopes = []
-    for axis, mode in zip(axes.flat, MODES):
-        axis.axline((0, 0), slope=1, color=BLACK, linestyle="--", linewidth=1)
-        for group in LOOKS:
-            table = _ensembles(records, f"{group}/", [mode])
-            if len(table):
-                _scatter(axis, group, table, "error", "disagreement")
-        table = _interpolating(_ensembles(records, "network/", [mode]))
-        try:
-            b, r = _over_seeds(_slope, table), _over_seeds(_correlation, table)
-            tau = _over_seeds(lambda x, y: x.corr(y, method="kendall"), table)
-        except lab.NotEnough:
-            continue
-        lines = [f"{n} = {i.estimate:.2f} [{i.low:.2f}, {i.high:.2f}]" for n, i in (("b", b), ("r", r), ("τ", tau))]
-        lines.append(f"mean |dis − err| = {(table['disagreement'] - table['error']).abs().mean():.3f}")
-        axis.text(0.03, 0.97, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=9)
-        slopes.append(f"{b.estimate:.2f} under {mode}")
-    for axis, mode in zip(axes.flat, MODES):
-        axis.set(title=mode, xlim=(0, None), ylim=(0, None))
-    figure.legend(*axes.flat[2].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    figure.supxlabel("test error, err (share of images)")
-    figure.supylabel("disagreement of two copies, dis (share of images)")
-    caption = (
-        "Disagreement against test error. A panel is what differs between the copies; a dot is a configuration, mean "
-        "over study seeds with a bar from the lowest seed to the highest, hollow where the copies fit less than "
-        f"{INTERPOLATES:.0%} of their training set; the dashed line is dis = err. Slope b through the origin, "
-        "correlation r and Kendall's τ, with 95 % intervals over study seeds, are of the networks that interpolate: "
-        f"b is {', '.join(slopes) or 'not measured'}."
-    )
-    return lab.Drawing("disagreement", figure, caption)
-
-
-def _draw_reliability(records: "DataFrame") -> lab.Drawing:
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(5.4, 4.4))
-    axis.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
-    for group in ("network", "mlp"):
-        mine = records[records["cell"].str.startswith(f"calibration {group}/") & records["vote"].notna()]
-        counts = mine.pivot_table(index="vote", columns="metric", values="value", aggfunc="sum").round().astype(int)
-        shares = [lab.share(right, votes) for right, votes in zip(counts["right votes"], counts["votes"])]
-        spread = [[s.estimate - s.low for s in shares], [s.high - s.estimate for s in shares]]
-        label, colour, marker = LOOKS[group]
-        style: Any = {"color": colour, "marker": marker, "markersize": 4, "elinewidth": 1, "label": label}
-        axis.errorbar(counts.index, [s.estimate for s in shares], spread, **style)
-    axis.set(xlabel="vote: share of copies that predict the class", ylabel="share of such votes that are right")
-    axis.legend()
-    caption = (
-        "How often a class with a given share of the copies' votes is the label, all study seeds together, with 95 % "
-        "intervals. On the dashed line votes are calibrated, and disagreement equals error. Where large votes are "
-        "right more often than that, copies disagree more than they err; where less often, they disagree less."
-    )
-    return lab.Drawing("reliability", figure, caption)
-
-
-def _draw_bound(records: "DataFrame") -> lab.Drawing:
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7.2, 4.2))
-    axis.axline((0.1, 0.1), (1, 1), color=BLACK, linestyle="--", linewidth=1, label="|err − dis| = CACE")
-    for labels, colour in (("true", BLUE), ("noisy", ORANGE), ("permuted", GREY)):
-        for group, (label, _, marker) in LOOKS.items():
-            table = _ensembles(records, f"{group}/", labels=labels)
-            style: Any = {"color": colour, "marker": marker, "label": f"{label}, {labels} labels", "alpha": 0.6}
-            axis.scatter(table["cace"], table["absolute gap"].clip(1e-4), 12, linewidths=0, **style)
-    axis.set(xscale="log", yscale="log", xlabel="CACE", ylabel="|err − dis|, self-pairs included (share of images)")
-    figure.legend(loc="outside right upper", fontsize=8)
-    every = _ensembles(records, labels=None)
-    broken = (every["absolute gap"] > every["top-label ece"]).mean()
-    caption = (
-        "Gap between test error and disagreement against the miscalibration of the copies' votes: a dot is an ensemble "
-        "under true, noisy or permuted test labels (gaps below 0.0001 are drawn there). No dot can lie above the "
-        "dashed line, whatever the network and the labels. With top-label calibration error in place of CACE, "
-        f"{broken:.0%} of the ensembles break the bound."
-    )
-    return lab.Drawing("bound", figure, caption)
-
-
-def _draw_gains(records: "DataFrame") -> lab.Drawing:
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(5.4, 3.8))
-    axis.axhline(1, color=BLACK, linestyle="--", linewidth=1, label="dis = err")
-    ticks = sorted(set(records[records["cell"].str.startswith("gain")]["size"]))
-    for group, shift in (("network", 0.96), ("mlp", 1.04)):
-        table = _ensembles(records, f"gain {group}/")
-        table["ratio"], table["factor"] = (
-            table["disagreement"] / table["error"],
-            table.index.get_level_values("size") * shift,
-        )
-        _scatter(axis, group, table, "factor", "ratio")
-    axis.set(xscale="log", xlabel="factor of the initial weights", ylabel="dis / err under DiffInit", ylim=(0, None))
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()
-    axis.legend()
-    caption = (
-        "Disagreement over test error when initial weights are multiplied by a factor: a dot is a configuration, mean "
-        "over study seeds with a bar from the lowest to the highest, hollow where it does not interpolate (shifted "
-        "sideways by kind of network). How often copies disagree for each error depends on the scale they start at."
-    )
-    return lab.Drawing("initial-scale", figure, caption)
-
-
 STUDY = lab.Study(
     title="Generalisation from disagreement",
     paper="Jiang, Nagarajan, Baek & Kolter (2022), Assessing Generalization of SGD via Disagreement, ICLR, "
@@ -460,10 +234,10 @@ STUDY = lab.Study(
             rule="networks of train accuracy >= 0.99: slope b of dis on err in [0.7, 1.3] and correlation r > 0.5 "
             "across configurations, 95 % intervals over study seeds; on digits under DiffInit, else in all four modes",
             paper="points along y = x in all four modes, ResNet-18 on CIFAR-10 (Fig. 1)",
-            judge=judge_equality,
+            judge=rules.judge_equality,
             control=lab.Control(
                 statement="under DiffInit, logistic regression at convergence (b < 0.7) and MLPs (b < 0.6) fail it",
-                judge=judge_equality_control,
+                judge=rules.judge_equality_control,
             ),
             cells=("network/", "mlp/", "logistic/"),
         ),
@@ -473,10 +247,10 @@ STUDY = lab.Study(
             rule="|err - dis| (self-pairs included) exceeds neither CACE nor the tighter bound by 1e-9, and the "
             "identity behind them holds to 1e-9, for every ensemble on true, noisy and permuted labels",
             paper="a theorem",
-            judge=judge_theorem,
+            judge=rules.judge_theorem,
             control=lab.Control(
                 statement="top-label ECE is no such bound: votes of a calibrated top class, others swapped, break it",
-                judge=judge_theorem_control,
+                judge=rules.judge_theorem_control,
             ),
         ),
         lab.Claim(
@@ -485,10 +259,10 @@ STUDY = lab.Study(
             rule="Spearman correlation of |err - dis| with CACE across configurations, kinds and modes > 0, 95 % "
             "interval over study seeds",
             paper="ensembles that follow the equality are close to calibrated",
-            judge=judge_miscalibration,
+            judge=rules.judge_miscalibration,
             control=lab.Control(
                 statement="with permuted test labels CACE of all networks rises, error goes to 0.9, disagreement stays",
-                judge=judge_miscalibration_control,
+                judge=rules.judge_miscalibration_control,
             ),
             cells=("network/", "mlp/", "logistic/"),
         ),
@@ -498,10 +272,10 @@ STUDY = lab.Study(
             rule="dis under DiffInit over dis under AllDiff in [0.6, 1.1] for networks of train accuracy >= 0.99, 95 % "
             "interval over study seeds",
             paper="DiffInit follows y = x as AllDiff does (Fig. 1)",
-            judge=lambda records: [lab.within("ratio", init_over_all(records, "network/"), 0.6, 1.1)],
+            judge=lambda records: [lab.within("ratio", rules.init_over_all(records, "network/"), 0.6, 1.1)],
             control=lab.Control(
                 statement="for MLPs the ratio is below 0.6",
-                judge=lambda records: [lab.below("ratio of MLPs", init_over_all(records, "mlp/"), 0.6)],
+                judge=lambda records: [lab.below("ratio of MLPs", rules.init_over_all(records, "mlp/"), 0.6)],
             ),
             cells=("network/", "mlp/"),
         ),
