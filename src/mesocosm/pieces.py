@@ -91,6 +91,8 @@ def pieces(kind: str) -> dict[str, Piece]:
     for piece in sorted(found, key=lambda p: p.name):
         if piece.name in by_name:
             raise ValueError(f"{kind} {piece.name} is defined by {by_name[piece.name].module} and by {piece.module}")
+        if piece.module.endswith(f".{piece.attribute}"):
+            raise ValueError(f"{piece.module} hides its own piece {piece.attribute}: give the file another name")
         by_name[piece.name] = piece
     return by_name
 

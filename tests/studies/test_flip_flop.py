@@ -12,7 +12,7 @@ from mesocosm.lab.claims import judge
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.studies import flip_flop
-from mesocosm.studies.flip_flop import HAND_MADE, PRESETS, STUDY, Config, figures, plan, run
+from mesocosm.studies.flip_flop import HAND_MADE, PRESETS, STUDY, Config, figures, plan, rules, run
 
 TINY = Config(
     seeds=3, treated_seeds=2, length=8, d_model=8, n_heads=2, steps=6, warmup=2, lstm_width=4, lstm_steps=4,
@@ -126,12 +126,12 @@ def test_seeds_short_of_convergence_do_not_count():
     records = made_up()
     slow = (records["seed"] == 3) & (records["p_ignore"] == 0.8) & (records["metric"] == "errors")
     records.loc[slow & (records["cell"] == "transformer"), "value"] = 400
-    assert flip_flop.converged(records).tolist() == [0, 1, 2, 4, 5, 6, 7]
-    assert flip_flop.fall(records, "mixture").index.tolist() == [0, 1, 2, 4]
+    assert rules.converged(records).tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert rules.fall(records, "mixture").index.tolist() == [0, 1, 2, 4]
 
 
 def test_no_error_counts_as_three():
-    falls = flip_flop.fall(made_up(), "mixture")
+    falls = rules.fall(made_up(), "mixture")
     assert 10 ** falls.to_numpy() == pytest.approx([errors / 3 for errors in PLAIN[:5]])
 
 

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ class Lab:
     def record(
         self,
         cell: str,
-        metrics: "dict[str, float | Sequence[float] | Tensor]",
+        metrics: "Mapping[str, float | Sequence[float] | Tensor]",
         *,
         seed: int | Sequence[int],
         step: int = 0,

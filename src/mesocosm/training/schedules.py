@@ -9,7 +9,13 @@ Schedule = Callable[[int], float]
 
 
 def linear(steps: int, warmup: int = 0) -> Schedule:
-    """Rise over `warmup` steps, then fall in a straight line to 0 at step `steps` + 1."""
+    """Rise over `warmup` steps, then fall in a straight line to 0 at step `steps` + 1.
+
+    Raises:
+        ValueError: for a warm-up longer than the training.
+    """
+    if warmup > steps:
+        raise ValueError(f"warmup={warmup} is not legal: it must be at most steps={steps}")
     return lambda step: min((step + 1) / max(warmup, 1), (steps + 1 - step) / (steps + 1 - warmup), 1.0)
 
 
