@@ -283,7 +283,7 @@ STUDY = lab.Study(
     figures=figures,
     departures=(
         "The small preset trains networks of two convolutions on hundreds of digits, not ResNet-18 on CIFAR-10.",
-        "Intervals are over study seeds, not over configurations: those of two sets of seeds over configurations did not "
+        "Intervals are over study seeds, not configurations: those of two sets of seeds over configurations did not "
         "overlap. This was changed after seeing them; C1 is inconclusive either way.",
         "ResNet-18 has group norm in place of batch norm, which does not map over replicas.",
         "Rates are constant and epochs fixed; configurations that do not interpolate are left out of the rules.",
