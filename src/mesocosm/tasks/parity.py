@@ -86,8 +86,11 @@ class SparseParity(Task):
     def sample(self, size: int, generator: torch.Generator) -> ParityBatch:
         inputs = random_signs(size, self.n, generator)
         clean = inputs[:, self.relevant].prod(dim=1)
-        flipped = torch.rand(size, generator=generator) < self.noise / 2
-        return ParityBatch(inputs, torch.where(flipped, -clean, clean), torch.ones(size), clean)
+        targets = clean
+        if self.noise:
+            flipped = torch.rand(size, generator=generator) < self.noise / 2
+            targets = torch.where(flipped, -clean, clean)
+        return ParityBatch(inputs, targets, torch.ones(size), clean)
 
     def enumerate(self) -> ParityBatch:
         """Every input once, in the order of `cube`, with noiseless labels; raises `ValueError` for n > 20."""

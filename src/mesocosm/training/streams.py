@@ -37,16 +37,14 @@ class Online:
         number, offset = divmod(step, self.chunk)
         if self._key != (number, tuple(index), device):
             self._key, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
-        return self._chunk._make(field[offset] for field in self._chunk)
+        # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
+        return self._chunk._make(field[:, :, offset].contiguous() for field in self._chunk)
 
     def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
-        """A chunk as a batch `[C, R, B, ...]`."""
-        size = self.chunk * self.batch_size
+        """A chunk as a batch `[R, B, C, ...]`."""
+        size, shape = self.chunk * self.batch_size, (self.batch_size, self.chunk)
         samples = [self.tasks[r].sample(size, generator(self.seeds[r], "data", number)) for r in index]
-        stacked = samples[0]._make(torch.stack(fields).to(device) for fields in zip(*samples))
-        # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
-        shape = (self.batch_size, self.chunk)
-        return stacked._make(field.unflatten(1, shape).movedim(2, 0).contiguous() for field in stacked)
+        return samples[0]._make(torch.stack(fields).to(device).unflatten(1, shape) for fields in zip(*samples))
 
 
 class Epochs:
