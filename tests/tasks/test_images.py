@@ -114,7 +114,9 @@ def test_nothing_found_names_the_places(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not gzip", gzip.compress(b""), gzip.compress(bytes(40)), gzip.compress(bytes(9000))[:-12]]
+    "content",
+    [b"", b"not gzip", gzip.compress(b""), gzip.compress(bytes(40)), gzip.compress(bytes(9000))[:-12]],
+    ids=["empty", "not gzip", "no header", "zeros", "cut"],
 )
 def test_a_damaged_idx_file_is_named(fashion, content):
     path = fashion / "train-images-idx3-ubyte.gz"
