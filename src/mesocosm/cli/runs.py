@@ -41,11 +41,12 @@ class RunOptions(Settings):
 
 
 def run(study: str, settings: list[str]) -> int:
-    presets = folders.load_study(study).presets
-    prog = f"mesocosm run {study}"
-    defaults = presets[_preset(settings)]
-    summary = f"{folders.load_study(study).question} Defaults are those of --preset {_preset(settings)}."
-    options, config = parse(prog, summary, settings, RunOptions(preset=_preset(settings)), defaults)
+    from mesocosm.cli.flags import parse
+
+    whole, preset = folders.load_study(study), _preset(settings)
+    summary = f"{whole.question} Defaults are those of --preset {preset}."
+    groups = RunOptions(preset=preset), whole.presets[preset]
+    options, config = parse(f"mesocosm run {study}", summary, settings, *groups)
     request = folders.Request(study, options.preset, config, options.model)
     lab = _lab(request, options)
     if options.dry_run:
@@ -105,12 +106,6 @@ def report(runs: list[Path], to: Path, markdown: bool) -> int:
         return 0
     console.print(f"page: {write_site(found, to)}")
     return 0
-
-
-def parse(prog: str, summary: str, settings: list[str], *defaults: Settings) -> list:
-    from mesocosm.cli.flags import parse
-
-    return parse(prog, summary, settings, *defaults)
 
 
 def _preset(settings: list[str]) -> Literal["smoke", "small", "paper"]:

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,8 +220,3 @@ def _history_table(cell: Cell, history: "History") -> "pandas.DataFrame":
         one = {n: [v[replica] if isinstance(v, list) else v] for n, v in fixed.items()}
         tables.append(pandas.DataFrame({**one, "step": step, "metric": "diverged", "value": 1.0}))
     return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame(columns=COLUMNS)
-
-
-def total_work(cells: Iterable[Cell]) -> float:
-    """Replica-steps of a plan."""
-    return float(sum(cell.steps * len(cell.seeds) for cell in cells))
