@@ -8,6 +8,7 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mesocosm.models.attention import attention, attention_pattern
+from mesocosm.models.positions import relative_scores, window_bias
 
 R, B, H, T, D_HEAD = 3, 2, 2, 33, 4
 
@@ -82,6 +83,42 @@ def test_short_sequences_take_the_plain_path_with_equal_results() -> None:
     whole = attention(query, key, value, causal=True)
     short = attention(query[:, :, :9], key[:, :, :9], value[:, :, :9], causal=True)
     torch.testing.assert_close(short, whole[:, :, :9], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "per head"])
+def test_the_last_queries_alone_give_the_last_rows(kind: str) -> None:
+    query, key, value, _ = tensors(B, H, T, D_HEAD)
+    bias = bias_of(kind)
+    whole = attention(query, key, value, bias, causal=True)
+    for n in (1, 7, 32):
+        last = attention(query[:, :, -n:], key, value, bias if bias is None else bias[:, -n:], causal=True)
+        torch.testing.assert_close(last, whole[:, :, -n:], rtol=1e-5, atol=1e-5)
+
+
+def test_far_keys_outside_a_window_leave_no_nan_in_the_fused_kernel() -> None:
+    """The kernel goes through the keys in blocks; here whole blocks are hidden from a query."""
+    length = 1100
+    query, key, value, weight = tensors(1, H, length, D_HEAD)
+    query.requires_grad_()
+    position = torch.arange(length)
+    bias = window_bias(position[:, None] - position, 5)
+    fused, plain = attention(query, key, value, bias, True), attention_pattern(query, key, bias, True) @ value
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+    slopes = [torch.autograd.grad((x * weight).sum(), query)[0] for x in (fused, plain)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_queries", "n_keys"), [(6, 6), (1, 6), (4, 9)])
+def test_relative_scores_are_products_with_the_vector_of_the_distance(n_queries: int, n_keys: int) -> None:
+    query = tensors(B, H, n_queries, D_HEAD)[0]
+    vectors = tensors(H, n_keys, D_HEAD)[1]
+    scores = relative_scores(query, vectors)
+    assert scores.shape == (B, H, n_queries, n_keys)
+    for i in range(n_queries):
+        for j in range(n_keys - n_queries + i + 1):
+            distance = n_keys - n_queries + i - j
+            expected = (query[:, :, i] * vectors[:, distance]).sum(-1) / D_HEAD**0.5
+            torch.testing.assert_close(scores[:, :, i, j], expected)
 
 
 def test_second_derivatives_need_the_plain_path_and_say_so() -> None:

@@ -77,10 +77,13 @@ MODELS: dict[str, tuple[Task, Callable[[], nn.Module]]] = {
     "alibi-tied": (Language(), transformer(positions="alibi", tied=True)),
     "sinusoidal-encoder": (Language(), transformer(positions="sinusoidal", causal=False, activation="relu")),
     "long-transformer": (Long(), transformer(Long())),
+    "attention-only": (Language(), transformer(positions="relative", d_mlp=0, bias=False, weight_std=0.1)),
+    "long-hard-alibi": (Long(), transformer(Long(), positions="hard-alibi", window=9)),
     "dropout": (Language(), transformer(dropout=0.2, embedding_dropout=0.1)),
     "attention-dropout": (Language(), transformer(attention_dropout=0.3)),
 }
-COMPILED = ["long-transformer", "mlp-classes", "zigzag", "cnn", "rotary-swiglu", "alibi-tied", "attention-dropout"]
+COMPILED = ["long-hard-alibi", "mlp-classes", "zigzag", "cnn", "rotary-swiglu", "alibi-tied", "attention-dropout"]
+COMPILED += ["attention-only"]
 
 
 def inputs_of(task: Task) -> Tensor:
@@ -133,6 +136,7 @@ def test_a_mapped_stack_equals_its_replicas(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_mapped_stack_compiles_to_one_graph(name: str) -> None:
+    torch.compiler.reset()
     task, make = MODELS[name]
     models, inputs = replicas(make), inputs_of(task)
     parameters, buffers = stack_module_state(models)
@@ -192,7 +196,13 @@ def test_a_task_that_does_not_fit_is_refused(model: type, task: Task, has: str) 
         (lambda: Dropout(1.0), "p=1.0 is not legal: it must be a number from 0 to 0.99"),
         (transformer(norm="both"), "norm='both' is not legal: it must be one of pre, post"),
         (transformer(d_mlp=True), "d_mlp=True is not legal"),
-        (transformer(d_mlp=0), "d_mlp=0 is not legal"),
+        (transformer(d_mlp=-1), "d_mlp=-1 is not legal: it must be an integer, at least 0"),
+        (transformer(window=0), "window=0 is not legal: it must be an integer, at least 1"),
+        (transformer(n_masked_heads=1), "n_masked_heads=1 is not legal: it is for positions='hard-alibi', at most"),
+        (transformer(positions="hard-alibi", n_masked_heads=3), "n_masked_heads=3 is not legal"),
+        (transformer(causal=False, window=3), "causal=False is not legal with a window"),
+        (transformer(causal=False, positions="relative"), "causal=False is not legal"),
+        (transformer(weight_std=0.0), "weight_std=0.0 is not legal: it must be a number above 0"),
         (transformer(attention_dropout=-0.1), "attention_dropout=-0.1 is not legal"),
         (transformer(embedding_std=0.0), "embedding_std=0.0 is not legal"),
         (transformer(tied=True, n_outputs=7), "n_outputs=7 is not legal: a tied head has d_vocab=5 outputs"),

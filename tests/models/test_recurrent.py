@@ -1,5 +1,6 @@
 """LSTM and GRU against their equations, step by step."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -46,3 +47,14 @@ def test_gru_equals_its_equations() -> None:
         hidden = (1 - update) * candidate + update * hidden
         outputs.append(hidden)
     torch.testing.assert_close(model(tokens()), model.unembed(torch.stack(outputs, 1)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+@pytest.mark.parametrize("sizes", [[T], [1] * T, [2, 4, 1]])
+def test_extending_in_any_chunks_is_one_forward_pass(kind: type[LSTM | GRU], sizes: list[int]) -> None:
+    torch.manual_seed(0)
+    model, cache, logits = kind(d_vocab=V, d_model=D, n_layers=2), None, []
+    for chunk in tokens().split(sizes, 1):
+        more, cache = model.extend(chunk, cache)
+        logits.append(more)
+    torch.testing.assert_close(torch.cat(logits, 1), model(tokens()), rtol=1e-5, atol=1e-5)

@@ -17,19 +17,21 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
-    """softmax(query key' / sqrt(d_head) + bias) value, each of shape `[.., H, T, Dh]`, as is the result.
+    """softmax(query key' / sqrt(d_head) + bias) value, `[.., H, T, Dh]`.
 
     A fused kernel serves float32 on the CPU from 32 positions on, where it pays, outside `torch.compile`. It has first
     derivatives only: for higher ones, or forward mode, switch it off as in PyTorch itself, by
     `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): ...`.
 
     Args:
-        bias: `[T, T]` or `[.., H, T, T]`, added to the scores; a constant, no gradient flows to it.
-        causal: whether position t sees positions 0 to t only.
+        query: `[.., H, T, Dh]`, of the last T of K positions.
+        key, value: `[.., H, K, Dh]`.
+        bias: `[T, K]` or `[.., H, T, K]`, added to the scores; a constant, no gradient flows to it.
+        causal: whether each position sees itself and earlier ones only.
 
     Source: Vaswani et al. (2017), Attention is all you need, equation 1
     """
-    if torch.compiler.is_compiling() or not _fused_pays(query):
+    if torch.compiler.is_compiling() or not _fused_pays(query, key):
         return attention_pattern(query, key, bias, causal) @ value
     if bias is not None:
         bias = bias.expand(*query.shape[:-2], *bias.shape[-2:]).reshape(-1, query.shape[-3], *bias.shape[-2:])
@@ -37,18 +39,19 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = N
     return _Attention.apply(*flat, bias, causal)[0].reshape(query.shape)
 
 
-def _fused_pays(x: Tensor) -> bool:
-    served = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.cuda.flash_sdp_enabled()
-    return served and x.shape[-2] >= 32
+def _fused_pays(query: Tensor, key: Tensor) -> bool:
+    served = query.device.type == "cpu" and query.dtype == torch.float32 and torch.backends.cuda.flash_sdp_enabled()
+    return served and query.shape[-2] == key.shape[-2] >= 32
 
 
 def attention_pattern(query: Tensor, key: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
-    """The weights `[.., H, T, T]` that `attention` gives each key, by plain matrix products; each row adds to 1."""
+    """The weights `[.., H, T, K]` that `attention` gives each key, by plain matrix products; each row adds to 1."""
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     if bias is not None:
         scores = scores + bias
     if causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        n_queries, n_keys = scores.shape[-2:]
+        future = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).triu(1 + n_keys - n_queries)
         scores = scores.masked_fill(future, -math.inf)
     return scores.softmax(-1)
 

@@ -29,8 +29,12 @@ class _Recurrent(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `[B, T, V]` of `tokens` `[B, T]`."""
-        hidden, _ = self.rnn(self.embed(tokens))
-        return self.unembed(hidden)
+        return self.extend(tokens)[0]
+
+    def extend(self, tokens: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+        """Logits `[B, T, V]` of `tokens` `[B, T]` after the state `cache`, zero when None, and the next state."""
+        hidden, cache = self.rnn(self.embed(tokens), cache)
+        return self.unembed(hidden), cache
 
 
 class LSTM(_Recurrent):
