@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mesocosm.cli import main
+from mesocosm.cli.look import console
 from mesocosm.lab.files import read_json, read_table
 from mesocosm.pieces import KINDS, kebab, pieces
 
@@ -128,7 +129,6 @@ def test_dry_run_prices_every_training_and_writes_nothing(capsys, tmp_path: Path
         (["show", "sparse-parit"], ["sparse-parity"]),
         (["report", "nowhere"], ["nowhere"]),
         (["sample", "nothing", "--to", "x.jsonl"], ["nothing", "flip-flop"]),
-        (["sample", "sparse-parity"], ["--to"]),
         (["sample", "sparse-parity", "--to", "x.csv"], ["x.csv", ".parquet"]),
         (["sample", "sparse-parity", "--to", "x.jsonl", "--count", "0"], ["count=0"]),
         (["sample", "sparse-parity", "--to", "x.jsonl", "--k", "99"], ["k=99"]),
@@ -182,6 +182,23 @@ def test_samples_are_the_tasks_own(to: str, tmp_path: Path) -> None:
     for name, field in zip(batch._fields, batch):
         assert torch.equal(torch.tensor(np.array(rows[name].tolist())).to(field.dtype), field), name
     assert list(rows.tokens[0]) == [task.tokens[t] for t in batch.inputs[0]]
+
+
+def test_samples_go_to_standard_output_until_its_reader_has_seen_enough() -> None:
+    command = [sys.executable, "-m", "mesocosm.cli", "sample", "sparse-parity", "--count", "20000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        assert set(json.loads(process.stdout.readline())["inputs"]) == {-1.0, 1.0}
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_help_of_a_piece_flows_to_the_width_of_the_terminal(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(console, "_width", 60)
+    assert main(["show", "flip-flop"]) == 0
+    prose = capsys.readouterr().out.split("The first instruction", 1)[1].split("Source")[0].splitlines()
+    assert all(40 < len(line) <= 60 for line in prose[1:-3])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report` and `sample`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(asked.pop("command"), asked)
     except UserError as error:
         return _complain(error, 2)
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough, as `| head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (RunError, OSError) as error:
         return _complain(error, 1)
     except KeyboardInterrupt:

@@ -103,7 +103,7 @@ def _show_task(piece: Piece) -> None:
     from mesocosm.seeding import generator
 
     kind = piece.load()
-    console.print(f"[bold]{piece.name}[/bold]: {inspect.cleandoc(kind.__doc__)}\n")
+    console.print(f"[bold]{piece.name}[/bold]: {_flow(kind.__doc__)}\n")
     _show_settings(kind)
     task = kind()
     table = Table("field", "shape and dtype of 2 samples", "meaning")
@@ -128,4 +128,10 @@ def _show_settings(kind: type) -> None:
 def _show_code(piece: Piece) -> None:
     target: Any = piece.load()
     console.print(f"[bold]{piece.module}.{piece.attribute}[/bold]{inspect.signature(target)}\n", markup=True)
-    console.print(inspect.cleandoc(target.__doc__ or piece.summary), markup=False)
+    console.print(_flow(target.__doc__ or piece.summary), markup=False)
+
+
+def _flow(docstring: str) -> str:
+    """A docstring with each paragraph on one line, to be wrapped to any width; what is indented stays as it is."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(p if "\n " in f"\n{p}" else " ".join(p.split("\n")) for p in paragraphs)

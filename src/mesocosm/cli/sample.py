@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class SampleOptions(Settings):
 
     count: int = setting(1000, "samples to write", low=1, high=100_000_000)
     seed: int = setting(0, "seed of the samples", low=0, high=2**62)
-    to: str = setting("", "file to write, .jsonl or .parquet")
+    to: str = setting("", "file to write, .jsonl or .parquet; JSON lines go to standard output when not given")
     text: bool = setting(False, "add the tokens of the inputs as strings")
 
 
@@ -29,8 +30,8 @@ def sample(task: str, settings: list[str]) -> int:
     prog = f"mesocosm sample {task}"
     options, made = parse(prog, known[task].summary, settings, SampleOptions(), kind())
     path = Path(options.to)
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise UserError(f"--to {options.to or '(not given)'} is not legal: it must end in .jsonl or .parquet")
+    if options.to and path.suffix not in (".jsonl", ".parquet"):
+        raise UserError(f"--to {options.to} is not legal: it must end in .jsonl or .parquet")
     if options.text and not made.tokens:
         raise UserError(f"--text is not legal here: the inputs of {task} are not tokens")
     from mesocosm.seeding import generator
@@ -42,6 +43,9 @@ def sample(task: str, settings: list[str]) -> int:
     columns = {name: field.tolist() for name, field in zip(batch._fields, batch)}
     if options.text:
         columns["tokens"] = [[made.tokens[token] for token in row] for row in columns["inputs"]]
+    if not options.to:
+        sys.stdout.write(_jsonl(columns).decode())
+        return 0
     write(path, _jsonl(columns) if path.suffix == ".jsonl" else _parquet(columns))
     print(f"{options.count} samples of {made} written to {path}")
     return 0
