@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mesocosm.lab import bootstrap, exact, mean, median, share
+from mesocosm.lab import bootstrap, exact, mean, median, rank_correlation, share
 
 
 def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says() -> None:
@@ -58,3 +58,11 @@ def test_a_share_has_wilsons_interval() -> None:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert (interval.low, interval.high) == pytest.approx((centre - half, centre + half))
+
+
+def test_rank_correlation_is_spearmans_and_none_with_a_constant() -> None:
+    x, y = np.random.default_rng(3).integers(0, 5, (2, 6, 12))  # with ties
+    expected = [stats.spearmanr(a, b).statistic for a, b in zip(x, y)]
+    assert rank_correlation(x, y) == pytest.approx(expected)
+    assert rank_correlation(x.T, y[0][:, None], axis=0) == pytest.approx(rank_correlation(x, y[0]))
+    assert rank_correlation(x, np.ones(12)) == pytest.approx(0)

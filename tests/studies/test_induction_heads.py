@@ -165,14 +165,6 @@ def test_curves_give_their_times():
     assert math.isinf(rules.first(pandas.Series([False, False])))
 
 
-def test_spearman_equals_scipy():
-    from scipy.stats import spearmanr
-
-    x, y = np.random.default_rng(0).integers(0, 5, (2, 3, 9))
-    expected = [spearmanr(a, b).statistic for a, b in zip(x, y)]
-    assert rules.spearman(x, y) == pytest.approx(expected)
-
-
 class Exact(nn.Module):
     """The add-one rule of some order, as a model without attention patterns."""
 

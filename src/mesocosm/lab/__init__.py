@@ -1,7 +1,7 @@
 """The bookkeeping: studies, presets, claims, verdicts, statistics, records, run folders and the figures' style."""
 
 from mesocosm.lab.claims import Check, Claim, Control, NotEnough, above, below, contains, holds, within
-from mesocosm.lab.statistics import Interval, bootstrap, exact, mean, median, share
+from mesocosm.lab.statistics import Interval, bootstrap, exact, mean, median, rank_correlation, share
 from mesocosm.lab.study import Cell, Config, Drawing, Study
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "holds",
     "mean",
     "median",
+    "rank_correlation",
     "share",
     "within",
 ]

@@ -56,6 +56,19 @@ def bootstrap(statistic: Callable[..., Any], *samples: ArrayLike, paired: bool =
     return Interval(estimate, float(ends[0]), float(ends[1]))
 
 
+def rank_correlation(x: ArrayLike, y: ArrayLike, axis: int = -1) -> np.ndarray:
+    """Spearman's correlation along `axis`, of arrays that broadcast; 0 where one of them is constant.
+
+    With an interval: `bootstrap(rank_correlation, x, y, paired=True)`.
+    """
+    from scipy.stats import rankdata
+
+    x, y = (rankdata(values, axis=axis) for values in (x, y))
+    x, y = (ranks - ranks.mean(axis=axis, keepdims=True) for ranks in (x, y))
+    norm = np.sqrt((x**2).sum(axis=axis) * (y**2).sum(axis=axis))
+    return (x * y).sum(axis=axis) / np.maximum(norm, 1e-12)
+
+
 def median(sample: ArrayLike) -> Interval:
     return bootstrap(np.median, sample)
 

@@ -150,16 +150,6 @@ def judge_delay_control(records: "DataFrame") -> list[lab.Check]:
     return [lab.contains("mean log ratio to other data", log_ratio(records, "other data"), 0)]
 
 
-def spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Rank correlation; 0 where one of the two is constant."""
-    from scipy.stats import rankdata
-
-    x, y = (rankdata(values, axis=axis) for values in (x, y))
-    x, y = (ranks - ranks.mean(axis=axis, keepdims=True) for ranks in (x, y))
-    norm = np.sqrt((x**2).sum(axis=axis) * (y**2).sum(axis=axis))
-    return (x * y).sum(axis=axis) / np.maximum(norm, 1e-12)
-
-
 def judge_heads(records: "DataFrame") -> list[lab.Check]:
     attention = curves(records, "dirichlet", "layer 1 one back")
     if not len(attention):
@@ -170,7 +160,7 @@ def judge_heads(records: "DataFrame") -> list[lab.Check]:
     if there.sum() < 3:
         raise lab.NotEnough(f"{there.sum()} of {len(t_big)} seeds come to the bigram rule, and 3 are needed")
     close = (there & ((t_head - t_big).abs() < t_big / 4)).sum()
-    order = lab.bootstrap(spearman, t_head[there], t_big[there], paired=True)
+    order = lab.bootstrap(lab.rank_correlation, t_head[there], t_big[there], paired=True)
     matrix = curves(records, "minimal model", "on diagonal") - curves(records, "minimal model", "off diagonal")
     lead = curves(records, "minimal model", "1 back").apply(passes_half) - matrix.apply(passes_half)
     return [
