@@ -63,10 +63,10 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, axis: int = -1) -> np.ndarray:
     """
     from scipy.stats import rankdata
 
-    x, y = (rankdata(values, axis=axis) for values in (x, y))
-    x, y = (ranks - ranks.mean(axis=axis, keepdims=True) for ranks in (x, y))
-    norm = np.sqrt((x**2).sum(axis=axis) * (y**2).sum(axis=axis))
-    return (x * y).sum(axis=axis) / np.maximum(norm, 1e-12)
+    ranks = [rankdata(values, axis=axis) for values in (x, y)]
+    a, b = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)
+    norm = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
+    return (a * b).sum(axis=axis) / np.maximum(norm, 1e-12)
 
 
 def median(sample: ArrayLike) -> Interval:
