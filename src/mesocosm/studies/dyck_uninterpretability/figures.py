@@ -7,7 +7,7 @@ import numpy as np
 
 from mesocosm import lab
 from mesocosm.lab.style import BLUE, COLOURS, GREEN, GREY, ORANGE
-from mesocosm.studies.dyck_uninterpretability.rules import ACCURATE, PLAIN, accuracy, by_seed, matrix, spearman
+from mesocosm.studies.dyck_uninterpretability.rules import ACCURATE, PLAIN, accuracy, by_seed, matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def draw_balance(records: "DataFrame") -> lab.Drawing:
         axes.set(xlabel="violation of balance", ylabel=f"accuracy at {times} times the length")
         index = known.index[known & (known.index.get_level_values("cell") == "plain")]
         if len(index) > 1:
-            rho = spearman(violation[index], right[index])
+            rho = lab.bootstrap(lab.rank_correlation, violation[index], right[index], paired=True)
             told.append(f"{rho.estimate:.2f} [{rho.low:.2f}, {rho.high:.2f}] at {times} times the length")
     panels[0].legend(loc="best")
     caption = (
