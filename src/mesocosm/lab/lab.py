@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mesocosm.lab.progress import Progress
-    from mesocosm.training.loop import History, Saved
+    from mesocosm.training.history import History, Saved
     from mesocosm.training.population import Population
 
 COLUMNS = ["cell", "seed", "step", "metric", "value"]

@@ -11,7 +11,7 @@ from rich.text import Text
 from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
-    from mesocosm.training.loop import History
+    from mesocosm.training.history import History
 
 LINE_SECONDS = 20.0
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from mesocosm.pieces import lazy
 
 if TYPE_CHECKING:
-    from mesocosm.training.loop import History as History
+    from mesocosm.training.history import History as History
     from mesocosm.training.loop import train as train
     from mesocosm.training.population import Population as Population
 
 _method, __dir__ = lazy("method")
-_ENGINE = {"Population": "population", "History": "loop", "train": "loop"}
+_ENGINE = {"Population": "population", "History": "history", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:

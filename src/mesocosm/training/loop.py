@@ -3,23 +3,24 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mesocosm.tasks.base import Task
+from mesocosm.training.averaging import EMA
 from mesocosm.training.gradients import gradients_of, plan
+from mesocosm.training.growing import Growth
+from mesocosm.training.history import History, Saved, under
 from mesocosm.training.population import Population, seeded
 from mesocosm.training.streams import Online
 
 Measure = Callable[[Population, int], dict[str, Tensor]]
 """`measure(population, step)` gives numbers `[R]` by name; `population.index` says which replicas are asked for."""
-
-Saved = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors and facts (plain JSON values) from which a training goes on."""
 
 TICK = 0.1
 """Seconds between two calls of an observer."""
@@ -43,56 +44,6 @@ class Observer(Protocol):
         """Called some times a second between two steps, with the share of the whole that is done; may raise to stop."""
 
 
-@dataclass
-class History:
-    """What a training left: measurements by step, and the population with its final weights."""
-
-    population: Population
-    steps: list[int]
-    """The E steps at which was measured: updates done."""
-    metrics: dict[str, Tensor] = field(default_factory=dict)
-    """By name, `[E, R]` float64; NaN where a replica had stopped or was not measured."""
-    diverged: dict[int, int] = field(default_factory=dict)
-    """Replica -> first step whose loss was not finite."""
-
-    def add(self, step: int, rows: Sequence[int], values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            if name not in self.metrics:
-                shape = (len(self.steps), len(self.population))
-                self.metrics[name] = torch.full(shape, torch.nan, dtype=torch.float64)
-            self.metrics[name][self.steps.index(step), list(rows)] = value
-
-    def last(self, name: str) -> Tensor:
-        """Each replica's last measured value of a metric, `[R]`."""
-        table = self.metrics[name]
-        count = torch.arange(1, len(table) + 1)[:, None].masked_fill(table.isnan(), 0).amax(0)
-        return table[(count - 1).clamp_min(0), torch.arange(table.shape[1])]
-
-    def saved(self) -> Saved:
-        """The finished training as tensors and facts, from which `train` gives it back at once."""
-        tensors = {"final.theta": self.population.theta}
-        tensors |= {f"final.state.{n}": t for n, t in self.population.state.items()}
-        tensors |= {f"metric.{n}": t for n, t in self.metrics.items()}
-        diverged = {str(replica): step for replica, step in self.diverged.items()}
-        facts = {"stack": 1, "first": len(self.population), "mappable": self.population.mappable}
-        return tensors, {**facts, "reason": self.population.reason, "diverged": diverged}
-
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take over what `saved` gave."""
-        whole = self.population
-        whole.theta, whole.state = (
-            tensors["final.theta"].to(whole.device),
-            _under("final.state.", tensors, whole.device),
-        )
-        whole.mappable, whole.reason = facts["mappable"], facts["reason"]
-        self.metrics = _under("metric.", tensors, "cpu")
-        self.diverged = {int(replica): step for replica, step in facts["diverged"].items()}
-
-
-def _under(prefix: str, tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
-
-
 def train(
     population: Population,
     stream: Any,
@@ -103,6 +54,8 @@ def train(
     batch_size: int | None = None,
     schedule: Callable[[int], float] | None = None,
     clip: float | None = None,
+    grow: Sequence[Growth] = (),
+    average: EMA | None = None,
     measure: Measure | None = None,
     every: int | None = None,
     stop: Callable[[dict[str, Tensor]], Tensor] | None = None,
@@ -111,6 +64,9 @@ def train(
     observer: Observer | None = None,
 ) -> History:
     """Train every replica for `steps` steps; `population` holds the final weights afterwards.
+
+    What grows ends as another population, `History.population`. Averaged weights are kept beside the weights, and
+    `population.averaged()` has them, in measurements too.
 
     A replica whose loss or weights stop being finite is frozen and named in `History.diverged`; the others go on as if
     nothing had happened. `History.metrics["loss"]` is the mean training loss since the measurement before.
@@ -121,6 +77,8 @@ def train(
         objective: `objective(model, batch)` gives the loss of ONE replica.
         schedule: factor of the learning rate after so many updates.
         clip: largest norm of a replica's gradient.
+        grow: changes of the architecture on the way, in order of their steps.
+        average: keeps an average of the weights for evaluation.
         measure: called at step 0, every `every` steps (a hundredth of `steps` by default) and at the end.
         stop: says from a measurement which replicas `[R]` are done; each is frozen there.
         stack: replicas in lockstep at once, planned where not given; changes speed and memory, never results.
@@ -132,22 +90,39 @@ def train(
         stream = Online(stream, batch_size, population.seeds)
     if steps < 0:
         raise ValueError(f"steps={steps} is not legal: it must be at least 0")
+    ages = _ages(population, grow, steps)
     every = every or max(1, steps // 100)
-    history = History(population, sorted({*range(0, steps, every), steps}))
+    history = History(ages[-1], sorted({*range(0, steps, every), steps}))
     saved = observer.restore() if observer else None
     if saved is None:
-        planned = plan(population, objective, stream(0, population.index[:2], population.device))
-        stack, first = (stack if stack and population.mappable else planned), 0
+        planned = plan(ages[-1], objective, stream(0, population.index[:2], population.device))
+        stack, first = (stack if stack and ages[-1].mappable else planned), 0
     else:
         stack, first = saved[1]["stack"], saved[1]["first"]
         history.restore(*saved)
-    advance = _step(population, objective, optimiser, schedule, clip, compile)
-    loop = _Loop(history, stream, optimiser, advance, measure, every, stop, compile, observer)
+    for age in ages:
+        age.mappable, age.reason = ages[-1].mappable, ages[-1].reason
+    advances = [_step(age, objective, optimiser, schedule, clip, average, compile) for age in ages]
+    loop = _Loop(
+        history, ages, list(grow), stream, optimiser, advances, average, measure, every, stop, compile, observer
+    )
     while first < len(population):
         rows = list(range(first, min(first + stack, len(population))))
         loop.run(rows, {"stack": stack, "first": first}, saved)
         first, saved = first + stack, None
     return history
+
+
+def _ages(population: Population, grow: Sequence[Growth], steps: int) -> list[Population]:
+    """The population at each size, untrained."""
+    changes = [0, *(growth.step for growth in grow), steps]
+    if grow and any(later <= earlier for earlier, later in pairwise(changes)):
+        raise ValueError(f"grow at steps {changes[1:-1]} is not legal: they must rise between 0 and steps={steps}")
+    ages = [population]
+    for growth in grow:
+        ages.append(Population(growth.make_model, population.seeds, str(population.device)))
+        growth.transfer(ages[-2].layout.views(ages[-2].theta), ages[-1].layout.views(ages[-1].theta))
+    return ages
 
 
 @dataclass
@@ -159,6 +134,8 @@ class _Stack:
     live: list[int]
     state: dict[str, Tensor]
     columns: dict[str, Tensor]
+    age: int
+    """How often it has grown."""
 
     def live_rows(self) -> list[int]:
         return [self.rows[place] for place in self.live]
@@ -170,6 +147,7 @@ def _step(
     optimiser: Optimiser,
     schedule: Callable[[int], float] | None,
     clip: float | None,
+    average: EMA | None,
     compile: bool,
 ) -> Callable[[_Stack, Any, int], Tensor]:
     """One step of a stack, in place; gives the losses `[R]` before it."""
@@ -178,10 +156,14 @@ def _step(
     @torch.no_grad()
     def update(theta: Tensor, state: dict, batch: Any, memory: dict, columns: dict, t: Tensor) -> Tensor:
         gradient, losses = gradients(theta, state, batch)
+        if hasattr(optimiser, "ascend"):
+            gradient, _ = gradients(optimiser.ascend(theta, gradient, columns, population.layout), state, batch)
         if clip is not None:
             norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient = gradient * (clip / (norms + 1e-6)).clamp_max(1.0)
         optimiser.update(theta, gradient, memory, columns, t)
+        if average:
+            average.update(memory["average"], theta, t)
         return losses
 
     faster = torch.compile(update, dynamic=False) if compile else update
@@ -201,9 +183,12 @@ def _step(
 @dataclass
 class _Loop:
     history: History
+    ages: list[Population]
+    grow: list[Growth]
     stream: Callable[..., Any]
     optimiser: Optimiser
-    advance: Callable[[_Stack, Any, int], Tensor]
+    advances: list[Callable[[_Stack, Any, int], Tensor]]
+    average: EMA | None
     measure: Measure | None
     every: int
     stop: Callable[[dict[str, Tensor]], Tensor] | None
@@ -234,8 +219,10 @@ class _Loop:
                         losses = torch.zeros(self.every, len(stack.population), device=device)
             if step == total:
                 break
+            if stack.age < len(self.grow) and step == self.grow[stack.age].step:
+                stack = self._grow(stack)
             batch = self.stream(step, stack.population.index, device)
-            losses[step - since] = self.advance(stack, batch, step)
+            losses[step - since] = self.advances[stack.age](stack, batch, step)
             if self.observer and time.monotonic() >= next_tick:
                 done_before = facts["first"] * total + (step + 1) * len(rows)
                 self.observer.tick(
@@ -248,15 +235,27 @@ class _Loop:
                 next_tick = time.monotonic() + TICK
         self._write_back(stack)
 
-    def _stack(self, rows: list[int], live: list[int] | None = None) -> _Stack:
-        whole = self.history.population
-        # A lone replica gets an idle twin: kernels for one differ in the last bits from those for many.
-        padded = rows * 2 if whole.mappable and len(rows) == 1 else rows
+    def _stack(self, rows: list[int], live: list[int] | None = None, age: int = 0) -> _Stack:
+        whole = self.ages[age]
+        padded = self._padded(rows)
         population = whole.select(padded)
         columns = self.optimiser.columns(len(whole), whole.device)
         columns = {name: column[padded] for name, column in columns.items()}
         state = self.optimiser.init(population.theta)
-        return _Stack(population, rows, list(range(len(rows))) if live is None else live, state, columns)
+        if self.average:
+            state["average"] = population.theta.clone()
+        return _Stack(population, rows, list(range(len(rows))) if live is None else live, state, columns, age)
+
+    def _grow(self, stack: _Stack) -> _Stack:
+        """The stack one age on, with weights and optimiser state taken over."""
+        larger = self._stack(stack.rows, stack.live, stack.age + 1)
+        old, new = stack.population.layout, larger.population.layout
+        transfer = self.grow[stack.age].transfer
+        transfer(old.views(stack.population.theta), new.views(larger.population.theta))
+        transfer(stack.population.state, larger.population.state)
+        for name, memory in larger.state.items():
+            transfer(old.views(stack.state[name]), new.views(memory))
+        return larger
 
     def _evaluate(self, stack: _Stack, losses: Tensor, step: int) -> Tensor:
         """Record a measurement of the live replicas; which of them are done, `[R]`."""
@@ -265,6 +264,7 @@ class _Loop:
         broken = (bad.any(0) | ~population.theta[live].isfinite().all(1)).cpu()
         for i in broken.nonzero().flatten().tolist():
             self.history.diverged[stack.rows[live[i]]] = step - len(losses) + int((~bad[:, i]).long().cumprod(0).sum())
+        population.average = stack.state.get("average")
         values = {n: v[live] for n, v in self.measure(population, step).items()} if self.measure else {}
         done = broken | (self.stop(values).cpu() if self.stop else torch.zeros(len(live), dtype=torch.bool))
         if len(losses):
@@ -274,10 +274,16 @@ class _Loop:
         return done
 
     def _write_back(self, stack: _Stack) -> None:
+        """Put the live replicas' weights, grown to the last size, into the history."""
+        while stack.age < len(self.grow):
+            stack = self._grow(stack)
         whole, rows = self.history.population, stack.live_rows()
         whole.theta[rows] = stack.population.theta[stack.live]
         for name, value in stack.population.state.items():
             whole.state[name][rows] = value[stack.live]
+        if self.average:
+            whole.average = whole.theta.clone() if whole.average is None else whole.average
+            whole.average[rows] = stack.state["average"][stack.live]
 
     def _retire(self, stack: _Stack, done: Tensor) -> None:
         """Freeze the live replicas for which `done` holds."""
@@ -285,23 +291,25 @@ class _Loop:
         stack.live = [place for place, gone in zip(stack.live, done.tolist()) if not gone]
 
     def _compact(self, stack: _Stack) -> _Stack:
-        self._write_back(stack)
-        smaller = self._stack(stack.live_rows())
-        places = stack.live * (len(smaller.population) // len(stack.live))
-        smaller.state = {name: value[places] for name, value in stack.state.items()}
-        return smaller
+        places, rows = self._padded(stack.live), stack.live_rows()
+        state, columns = ({n: t[places] for n, t in ts.items()} for ts in (stack.state, stack.columns))
+        return _Stack(stack.population.select(places), rows, list(range(len(rows))), state, columns, stack.age)
+
+    def _padded(self, rows: list[int]) -> list[int]:
+        # A lone replica gets an idle twin: kernels for one differ in the last bits from those for many.
+        return rows * 2 if self.history.population.mappable and len(rows) == 1 else rows
 
     def _save(self, stack: _Stack, losses: Tensor, facts: dict[str, Any]) -> Saved:
         tensors, finished = self.history.saved()
         tensors |= {"theta": stack.population.theta, "losses": losses}
         tensors |= {f"optimiser.{n}": t for n, t in stack.state.items()}
         tensors |= {f"state.{n}": t for n, t in stack.population.state.items()}
-        return tensors, {**finished, **facts, "rows": stack.rows, "live": stack.live}
+        return tensors, {**finished, **facts, "rows": stack.rows, "live": stack.live, "age": stack.age}
 
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[_Stack, Tensor, int]:
         device = self.history.population.device
-        stack = self._stack(facts["rows"], facts["live"])
+        stack = self._stack(facts["rows"], facts["live"], facts["age"])
         stack.population.theta = tensors["theta"].to(device)
-        stack.population.state = _under("state.", tensors, device)
-        stack.state = _under("optimiser.", tensors, device)
+        stack.population.state = under("state.", tensors, device)
+        stack.state = under("optimiser.", tensors, device)
         return stack, tensors["losses"].to(device), facts["step"]

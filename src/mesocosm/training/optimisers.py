@@ -51,7 +51,7 @@ class SGD(_Optimiser):
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
         if torch.as_tensor(self.weight_decay).any():
             gradient = torch.addcmul(gradient, theta, columns["weight_decay"])
-        if state:
+        if "momentum" in state:
             state["momentum"].mul_(columns["momentum"]).add_(gradient)
             gradient = (
                 torch.addcmul(gradient, state["momentum"], columns["momentum"]) if self.nesterov else state["momentum"]

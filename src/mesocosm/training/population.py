@@ -84,6 +84,7 @@ class Population:
             if isinstance(m, Dropout) and m.p > 0
         }
         self.noise_keys = torch.tensor([key(seed, "noise") for seed in seeds])
+        self.average: Tensor | None = None
         self.mappable, self.reason = True, "stacked"
         self.to(device)
 
@@ -97,6 +98,7 @@ class Population:
     def to(self, device: str | torch.device) -> Self:
         """Move everything to `device`, in place."""
         self.theta = self.theta.to(device)
+        self.average = None if self.average is None else self.average.to(device)
         self.state = {n: t.to(device) for n, t in self.state.items()}
         self.dropout_keys = {n: t.to(device) for n, t in self.dropout_keys.items()}
         self.module.to(device)
@@ -109,9 +111,22 @@ class Population:
         chosen.index = [self.index[r] for r in rows]
         at = torch.as_tensor(list(rows), device=self.device)
         chosen.theta = self.theta[at]
+        chosen.average = None if self.average is None else self.average[at]
         chosen.state = {n: t[at] for n, t in self.state.items()}
         chosen.dropout_keys = {n: t[at] for n, t in self.dropout_keys.items()}
         chosen.noise_keys = self.noise_keys[list(rows)]
+        return chosen
+
+    def averaged(self) -> Self:
+        """The same replicas with the averages of their weights along training.
+
+        Raises:
+            ValueError: when training kept no average.
+        """
+        if self.average is None:
+            raise ValueError("there is no average of the weights: train with average=EMA()")
+        chosen = copy.copy(self)
+        chosen.theta = self.average
         return chosen
 
     def replica(self, r: int) -> nn.Module:

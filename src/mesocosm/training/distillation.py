@@ -1,0 +1,89 @@
+"""Learning from a teacher's probabilities beside the labels, or in their place."""
+
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mesocosm.training.objectives import _mean
+from mesocosm.training.population import Population
+
+__all__ = ["Taught", "distil"]
+
+
+class Taught:
+    """A stream whose batches carry a teacher's probabilities, `soft` `[R, B, ..., V]`, and how much these count.
+
+    Args:
+        stream: gives the batches.
+        teachers: the teacher at successive checkpoints (or the one teacher): modules of one network for all replicas,
+            or populations with a teacher a replica.
+        schedule: which of the teachers teaches at a step; the last one where not given.
+        temperature: of the teacher's softmax; 0 gives its most likely class alone.
+        weight: of the soft labels, from 0 (labels only) to 1 (teacher only), or a function of the step. At weight 0 the
+            teacher is not asked, and its probabilities are 0.
+
+    Source: Hinton et al. (2015), Distilling the knowledge in a neural network, arXiv 1503.02531; schedules of
+    checkpoints: Panigrahi et al. (2025), arXiv 2410.05464; weights by step: Rawat et al. (2024), arXiv 2410.18779
+    """
+
+    def __init__(
+        self,
+        stream: Callable[[int, Sequence[int], torch.device], Any],
+        teachers: Sequence[nn.Module | Population],
+        schedule: Callable[[int], int] = lambda step: -1,
+        temperature: float = 1.0,
+        weight: float | Callable[[int], float] = 1.0,
+    ) -> None:
+        if not teachers:
+            raise ValueError("teachers=[] is not legal: give at least one")
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature!r} is not legal: it must be a number, at least 0")
+        self.stream, self.teachers, self.schedule, self.temperature = stream, list(teachers), schedule, temperature
+        self.weight = weight if callable(weight) else lambda step: weight
+
+    def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """The batch `[R, B, ...]` of this step for the replicas at `index`, with `soft` and `soft_weight`."""
+        batch, weight = self.stream(step, index, device), self.weight(step)
+        if weight > 0:
+            soft = self._probabilities(self.teachers[self.schedule(step)], batch.inputs, index)
+        else:
+            soft = torch.zeros((), device=device).expand(len(index))
+        return _with_soft(batch._fields)(*batch, soft, torch.full((len(index),), weight, device=device))
+
+    def _probabilities(self, teacher: nn.Module | Population, inputs: Tensor, index: Sequence[int]) -> Tensor:
+        if isinstance(teacher, Population):
+            chosen = teacher if list(index) == list(range(len(teacher))) else teacher.select(index)
+            logits = chosen.map(lambda model, x: logits_of(model(x)), inputs)
+        else:
+            with torch.no_grad():
+                logits = logits_of(teacher(inputs.flatten(0, 1))).unflatten(0, inputs.shape[:2])
+        if self.temperature == 0:
+            return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+        return (logits / self.temperature).softmax(-1)
+
+
+@cache
+def _with_soft(fields: tuple[str, ...]) -> Any:
+    return namedtuple("TaughtBatch", [*fields, "soft", "soft_weight"])
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits of a model's output, as they come or as a Hugging Face model wraps them."""
+    return output.logits if hasattr(output, "logits") else output
+
+
+def distil(model: nn.Module, batch: Any) -> Tensor:
+    """(1 - w) CE(targets, model) + w CE(soft, model), in nats, for batches of `Taught` with w = `soft_weight`.
+
+    CE(soft, .) is the forward KL divergence from the teacher, up to the teacher's entropy. Logits are `[B, ..., V]`,
+    targets `[B, ...]`.
+    """
+    log_probabilities = logits_of(model(batch.inputs)).log_softmax(-1)
+    hard = -log_probabilities.gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
+    soft = -(batch.soft * log_probabilities).sum(-1)
+    return _mean((1 - batch.soft_weight) * hard + batch.soft_weight * soft, batch.weights)

@@ -1,0 +1,64 @@
+"""What a training leaves: measurements by step and final weights, and how they are kept on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mesocosm.training.population import Population
+
+Saved = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and facts (plain JSON values) from which a training goes on."""
+
+
+@dataclass
+class History:
+    """What a training left: measurements by step, and the population with its final weights."""
+
+    population: Population
+    steps: list[int]
+    """The E steps at which was measured: updates done."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """By name, `[E, R]` float64; NaN where a replica had stopped or was not measured."""
+    diverged: dict[int, int] = field(default_factory=dict)
+    """Replica -> first step whose loss was not finite."""
+
+    def add(self, step: int, rows: Sequence[int], values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            if name not in self.metrics:
+                shape = (len(self.steps), len(self.population))
+                self.metrics[name] = torch.full(shape, torch.nan, dtype=torch.float64)
+            self.metrics[name][self.steps.index(step), list(rows)] = value
+
+    def last(self, name: str) -> Tensor:
+        """Each replica's last measured value of a metric, `[R]`."""
+        table = self.metrics[name]
+        count = torch.arange(1, len(table) + 1)[:, None].masked_fill(table.isnan(), 0).amax(0)
+        return table[(count - 1).clamp_min(0), torch.arange(table.shape[1])]
+
+    def saved(self) -> Saved:
+        """The finished training as tensors and facts, from which `train` gives it back at once."""
+        tensors = {"final.theta": self.population.theta}
+        tensors |= {f"final.state.{n}": t for n, t in self.population.state.items()}
+        if self.population.average is not None:
+            tensors["final.average"] = self.population.average
+        tensors |= {f"metric.{n}": t for n, t in self.metrics.items()}
+        diverged = {str(replica): step for replica, step in self.diverged.items()}
+        facts = {"stack": 1, "first": len(self.population), "mappable": self.population.mappable}
+        return tensors, {**facts, "reason": self.population.reason, "diverged": diverged}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `saved` gave."""
+        whole = self.population
+        whole.theta = tensors["final.theta"].to(whole.device)
+        whole.state = under("final.state.", tensors, whole.device)
+        whole.average = tensors["final.average"].to(whole.device) if "final.average" in tensors else None
+        whole.mappable, whole.reason = facts["mappable"], facts["reason"]
+        self.metrics = under("metric.", tensors, "cpu")
+        self.diverged = {int(replica): step for replica, step in facts["diverged"].items()}
+
+
+def under(prefix: str, tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}

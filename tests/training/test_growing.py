@@ -1,0 +1,67 @@
+"""Growing: which layer copies which, what is taken over, and schedules of equal compute."""
+
+import pytest
+import torch
+
+from mesocosm.models import Transformer
+from mesocosm.training import Growth, copy_last, copy_middle, grow_module, layer_sources, proportional_stages
+
+
+def letters(order: list[int]) -> str:
+    return "".join("ABCDEF"[block] for block in order)
+
+
+def test_which_block_is_copied() -> None:
+    assert [letters(copy_middle(n)) for n in range(1, 6)] == ["AA", "AAB", "ABBC", "ABBCD", "ABCCDE"]
+    assert [letters(copy_last(n)) for n in range(1, 6)] == ["AA", "ABB", "ABCC", "ABCDD", "ABCDEE"]
+    assert copy_middle(2, depth=2) == [0, 1, 0, 1, 2, 3]
+    with pytest.raises(ValueError, match="blocks=0, depth=1 is not legal"):
+        copy_last(0)
+
+
+@pytest.mark.parametrize(("power", "share"), [(1, 0.722), (2, 0.808), (3, 0.860)])
+def test_proportional_stages_cost_what_the_paper_says(power: int, share: float) -> None:
+    steps, stages = 100_000, 6
+    changes = [0, *proportional_stages(steps, stages, power), steps]
+    cost = sum((i + 1) * (changes[i + 1] - changes[i]) for i in range(stages)) / (stages * steps)
+    assert cost == pytest.approx(share, abs=1e-3)
+
+
+def model(layers: int, width: int = 8) -> Transformer:
+    return Transformer(d_vocab=5, max_length=6, d_model=width, n_heads=2, n_layers=layers)
+
+
+def test_layers_are_copied_and_the_rest_is_taken_over() -> None:
+    small, large = model(2), model(4)
+    fresh = {name: p.clone() for name, p in large.named_parameters()}
+    grow_module(small, large, layer_sources("blocks.{}.", [0, 0, None, 1]))
+    for name, parameter in large.named_parameters():
+        if name.startswith("blocks.2."):
+            assert torch.equal(parameter, fresh[name])
+        else:
+            for layer, source in ((1, 0), (3, 1)):
+                name = name.replace(f"blocks.{layer}.", f"blocks.{source}.")
+            assert torch.equal(parameter, small.get_parameter(name))
+    large.blocks[0].mlp.fc_in.weight.data.add_(1)
+    assert not torch.equal(large.blocks[0].mlp.fc_in.weight, large.blocks[1].mlp.fc_in.weight), "copied, not shared"
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"embed.weight of shape \(5, 16\) can't take over embed.weight: shape \(5, 8\)"
+    ):
+        grow_module(model(1), model(1, width=16), lambda name: name)
+    with pytest.raises(ValueError, match=r"can't take over blocks.3.*: no such parameter"):
+        grow_module(model(1), model(2), layer_sources("blocks.{}.", [0, 3]))
+
+
+def test_hugging_face_models_grow() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 11}
+    make = lambda layers: transformers.LlamaForCausalLM(transformers.LlamaConfig(num_hidden_layers=layers, **sizes))
+    small, large = make(2).eval(), make(3).eval()
+    growth = Growth(1, lambda: large, layer_sources("model.layers.{}.", copy_middle(2)))
+    grow_module(small, large, growth.source)
+    tokens = torch.randint(11, (2, 5))
+    large.model.layers = torch.nn.ModuleList([large.model.layers[0], large.model.layers[2]])
+    torch.testing.assert_close(large(tokens, use_cache=False).logits, small(tokens, use_cache=False).logits)
