@@ -44,37 +44,65 @@ class Price:
 
 def price(lab: Lab, cells: Iterable[Cell], timed: bool = True) -> list[Price]:
     """Price every cell; `timed` runs some steps on `lab`'s device, once for all alike."""
-    known: dict[tuple, tuple[float, int, int]] = {}
-    probed: dict[tuple, float] = {}
-    prices = []
-    for cell in cells:
-        lone = lab.population(_with_seeds(cell, 1))
+    meter = _Meter(lab, timed)
+    return [_total([meter.price(part) for part in _parts(cell)]) for cell in cells]
+
+
+def _parts(cell: Cell) -> list[Cell]:
+    """A cell that grows as one cell for each size, any other as it is."""
+    changes = [0, *(growth.step for growth in cell.grow), cell.steps]
+    makes = [cell.model, *(lambda task, make=growth.make_model: make() for growth in cell.grow)]
+    return [
+        dataclasses.replace(cell, model=make, steps=end - start, grow=())
+        for make, start, end in zip(makes, changes, changes[1:])
+    ]
+
+
+def _total(parts: list[Price]) -> Price:
+    seconds = [part.seconds for part in parts if part.seconds is not None]
+    return dataclasses.replace(
+        parts[-1],
+        steps=sum(part.steps for part in parts),
+        flops=sum(part.flops for part in parts),
+        memory=max(part.memory for part in parts),
+        seconds=sum(seconds) if seconds else None,
+    )
+
+
+class _Meter:
+    """Prices trainings, and measures alike ones once."""
+
+    def __init__(self, lab: Lab, timed: bool) -> None:
+        self.lab, self.timed = lab, timed
+        self.known: dict[tuple, tuple[float, int, int]] = {}
+        self.probed: dict[tuple, float] = {}
+
+    def price(self, cell: Cell) -> Price:
+        lone = self.lab.population(_with_seeds(cell, 1))
         parameters = sum(shape.numel() for shape in lone.layout.shapes.values())
         loss = getattr(cell.objective, "__qualname__", repr(cell.objective))
         alike: tuple = (str(lone.module), str(lone.layout.shapes), cell.task, cell.batch_size, loss)
-        if alike not in known:
-            known[alike] = _count(lone, cell)
-        flops, activations, stack = known[alike]
+        if alike not in self.known:
+            self.known[alike] = _count(lone, cell)
+        flops, activations, stack = self.known[alike]
+        gradients = 2 if hasattr(cell.optimiser, "ascend") else 1
         seconds = None
-        if timed:
+        if self.timed:
             alike += (min(len(cell.seeds), PROBED),)
-            if alike not in probed:
-                probed[alike] = _seconds_a_step(lab, cell, flops, stack)
-            seconds = probed[alike] * cell.steps * len(cell.seeds)
+            if alike not in self.probed:
+                self.probed[alike] = _seconds_a_step(self.lab, cell, flops, stack)
+            seconds = gradients * self.probed[alike] * cell.steps * len(cell.seeds)
         together = min(stack, len(cell.seeds))
-        states = len(cell.optimiser.init(lone.theta[:, :0])) + 2
-        prices.append(
-            Price(
-                cell=cell.name,
-                replicas=len(cell.seeds),
-                steps=cell.steps,
-                parameters=parameters,
-                flops=flops * cell.steps * len(cell.seeds),
-                memory=4 * parameters * (len(cell.seeds) + states * together) + activations * together,
-                seconds=seconds,
-            )
+        states = len(cell.optimiser.init(lone.theta[:, :0])) + 2 + (cell.average is not None)
+        return Price(
+            cell=cell.name,
+            replicas=len(cell.seeds),
+            steps=cell.steps,
+            parameters=parameters,
+            flops=gradients * flops * cell.steps * len(cell.seeds),
+            memory=4 * parameters * (len(cell.seeds) + states * together) + activations * together,
+            seconds=seconds,
         )
-    return prices
 
 
 def _with_seeds(cell: Cell, count: int) -> Cell:

@@ -71,6 +71,8 @@ class Lab:
             steps=cell.steps,
             schedule=cell.schedule,
             clip=cell.clip,
+            grow=cell.grow,
+            average=cell.average,
             measure=cell.measure,
             every=cell.every,
             stop=cell.stop,

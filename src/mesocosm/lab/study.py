@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from mesocosm.lab.lab import Lab
     from mesocosm.tasks.base import Task
+    from mesocosm.training.averaging import EMA
+    from mesocosm.training.growing import Growth
     from mesocosm.training.loop import Measure, Optimiser
 
 
@@ -49,6 +51,9 @@ class Cell:
     stop: "Callable[[dict[str, Tensor]], Tensor] | None" = None
     schedule: Callable[[int], float] | None = None
     clip: float | None = None
+    grow: "Sequence[Growth]" = ()
+    """Changes of the architecture on the way; not for swappable cells."""
+    average: "EMA | None" = None
     swappable: bool = True
     """Whether `--model` replaces this cell's architecture."""
 
