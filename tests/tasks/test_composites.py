@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from mesocosm.seeding import generator
+from mesocosm.tasks import ImagePairs, Images
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_halves_are_images_of_the_classes_that_labels_name(split):
+    task = ImagePairs(easy=(4, 2), hard=(9, 7), split=split)
+    images = Images().train() if split == "train" else Images().test()
+    batch = task.sample(300, generator(0))
+    assert torch.equal(batch.inputs[:, :, :8], images.inputs[batch.rows[:, 0]])
+    assert torch.equal(batch.inputs[:, :, 8:], images.inputs[batch.rows[:, 1]])
+    assert torch.equal(images.targets[batch.rows[:, 0]], torch.tensor([4, 2])[batch.easy_label])
+    assert torch.equal(images.targets[batch.rows[:, 1]], torch.tensor([9, 7])[batch.hard_label])
+
+
+def test_both_halves_tell_the_label_unless_decorrelated():
+    batch = ImagePairs().sample(2000, generator(1))
+    assert torch.equal(batch.easy_label, batch.targets)
+    assert torch.equal(batch.hard_label, batch.targets)
+    assert stats.binomtest(int(batch.targets.sum()), 2000).pvalue > 1e-3
+
+    batch = ImagePairs(decorrelated=True).sample(2000, generator(1))
+    assert torch.equal(batch.hard_label, batch.targets)
+    assert stats.chisquare((2 * batch.easy_label + batch.hard_label).bincount(minlength=4)).pvalue > 1e-3
+
+
+def test_images_of_a_class_are_equally_likely():
+    batch = ImagePairs().sample(40_000, generator(2))
+    of_three = (Images().train().targets == 3).nonzero()[:, 0]
+    counts = batch.rows[batch.hard_label == 0, 1].bincount(minlength=1000)
+    assert counts.sum() == counts[of_three].sum()
+    assert stats.chisquare(counts[of_three]).pvalue > 1e-3
+
+
+def test_batch_is_what_the_task_declares():
+    task = ImagePairs(size=4)
+    batch = task.sample(5, generator(0))
+    assert batch._fields == tuple(task.fields)
+    assert batch.inputs.shape == (5, *task.input_shape) == (5, 1, 8, 4)
+    assert task.output_shape == (2,)
+    assert torch.equal(batch.inputs, task.sample(5, generator(0)).inputs)
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_pairs_of_clothes():
+    task = ImagePairs(source="fashion-mnist", size=14, easy=(1, 9), hard=(4, 6))
+    assert task.sample(10, generator(0)).inputs.shape == (10, 1, 28, 14)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"easy": (1, 1)}, r"easy=\(1, 1\) is not legal.*two different classes"),
+        ({"hard": (1, 2, 3)}, r"hard=\(1, 2, 3\) is not legal.*two different classes"),
+        ({"size": 3}, "size=3 is not legal.*divide 8"),
+        ({"hard": (1, 10)}, r"hard=\(1, 10\) is not legal"),
+    ],
+)
+def test_bad_parameters_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ImagePairs(**settings)
