@@ -79,7 +79,8 @@ def _show_study(piece: Piece) -> None:
     unknown = []
     for preset, config in study.presets.items():
         try:
-            prices = price(Lab(None), study.plan(config), timed=False)
+            with console.status(f"pricing {preset}"):
+                prices = price(Lab(None), study.plan(config), timed=False)
         except ValueError as reason:
             costs.add_row(preset, str(config.seeds), *["unknown"] * 5)
             unknown.append(f"{preset}: {reason}")

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.study import Cell
 from mesocosm.seeding import generator
 from mesocosm.training.gradients import LARGE, gradients_of, plan
-from mesocosm.training.population import Population
 from mesocosm.training.streams import Online
 
 PROBE_FLOPS = 5e10
@@ -74,17 +74,20 @@ class _Meter:
 
     def __init__(self, lab: Lab, timed: bool) -> None:
         self.lab, self.timed = lab, timed
-        self.known: dict[tuple, tuple[float, int, int]] = {}
+        self.known: dict[tuple, tuple[float, int]] = {}
         self.probed: dict[tuple, float] = {}
 
     def price(self, cell: Cell) -> Price:
-        lone = self.lab.population(_with_seeds(cell, 1))
-        parameters = sum(shape.numel() for shape in lone.layout.shapes.values())
+        model = self._blank(cell)
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        shapes = [(name, p.shape) for name, p in model.named_parameters()]
         loss = getattr(cell.objective, "__qualname__", repr(cell.objective))
-        alike: tuple = (str(lone.module), str(lone.layout.shapes), cell.task, cell.batch_size, loss)
+        task = (cell.task.input_shape, cell.task.output_shape)
+        alike: tuple = (str(model), str(shapes), *task, cell.batch_size, loss)
         if alike not in self.known:
-            self.known[alike] = _count(lone, cell)
-        flops, activations, stack = self.known[alike]
+            self.known[alike] = _count(model, cell)
+        flops, activations = self.known[alike]
+        stack = max(int(LARGE[torch.device(self.lab.device).type] // max(flops, 1)), 1)
         gradients = 2 if hasattr(cell.optimiser, "ascend") else 1
         seconds = None
         if self.timed:
@@ -93,7 +96,7 @@ class _Meter:
                 self.probed[alike] = _seconds_a_step(self.lab, cell, flops, stack)
             seconds = gradients * self.probed[alike] * cell.steps * len(cell.seeds)
         together = min(stack, len(cell.seeds))
-        states = len(cell.optimiser.init(lone.theta[:, :0])) + 2 + (cell.average is not None)
+        states = len(cell.optimiser.init(torch.empty(1, 0))) + 2 + (cell.average is not None)
         return Price(
             cell=cell.name,
             replicas=len(cell.seeds),
@@ -104,6 +107,15 @@ class _Meter:
             seconds=seconds,
         )
 
+    def _blank(self, cell: Cell) -> nn.Module:
+        """The cell's model without numbers, or with them where it can't be made otherwise."""
+        make = self.lab.architecture if self.lab.architecture and cell.swappable else cell.model
+        try:
+            with torch.device("meta"):
+                return make(cell.task)
+        except (RuntimeError, NotImplementedError):
+            return make(cell.task).to("meta")
+
 
 def _with_seeds(cell: Cell, count: int) -> Cell:
     return dataclasses.replace(
@@ -111,10 +123,9 @@ def _with_seeds(cell: Cell, count: int) -> Cell:
     )
 
 
-def _count(lone: Population, cell: Cell) -> tuple[float, int, int]:
-    """Operations of one replica's step, bytes its forward pass keeps for the backward pass, and replicas in a stack."""
+def _count(model: nn.Module, cell: Cell) -> tuple[float, int]:
+    """Operations of one replica's step, and bytes its forward pass keeps for the backward pass."""
     batch = cell.task.sample(cell.batch_size, generator(0, "price"))
-    model = lone.replica(0).to("meta")
     own = {id(p) for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -126,10 +137,7 @@ def _count(lone: Population, cell: Cell) -> tuple[float, int, int]:
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         cell.objective(model, batch._make(field.to("meta") for field in batch)).backward()
-    flops = counter.get_total_flops()
-    large = flops > LARGE[lone.device.type]
-    stack = 1 if large else plan(lone, cell.objective, batch._make(field[None].to(lone.device) for field in batch))
-    return float(flops), sum(kept.values()), stack
+    return float(counter.get_total_flops()), sum(kept.values())
 
 
 def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
