@@ -63,18 +63,12 @@ def normalised(records: "DataFrame", cell: str, last: bool = False) -> "Series":
 
 def correlation(records: "DataFrame", kind: str, last: bool = False) -> lab.Interval:
     """Spearman's, over automata, between their algebraic rank and the seeds' mean normalised accuracy."""
-    from scipy.stats import rankdata
-
     ranks = setup(records, "rank")
     if ranks.nunique() < 3:
         raise lab.NotEnough(f"automata of {ranks.nunique()} algebraic ranks are too few: 3 are needed")
-    prior = rankdata(ranks) - (len(ranks) + 1) / 2
 
     def spearman(*samples: Any, axis: int) -> Any:
-        means = np.stack([sample.mean(axis=axis) for sample in samples], axis=-1)
-        order = rankdata(means, axis=-1) - (len(ranks) + 1) / 2
-        scale = np.sqrt((order**2).sum(-1) * (prior**2).sum())
-        return order @ prior / np.maximum(scale, 1e-9)  # 0 where all automata are learned equally well
+        return lab.rank_correlation(np.stack([sample.mean(axis=axis) for sample in samples], axis=-1), ranks)
 
     samples = [normalised(records, compared(records, kind, name), last) for name in ranks.index]
     return lab.bootstrap(spearman, *samples, paired=True)
