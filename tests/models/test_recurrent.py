@@ -55,6 +55,6 @@ def test_extending_in_any_chunks_is_one_forward_pass(kind: type[LSTM | GRU], siz
     torch.manual_seed(0)
     model, cache, logits = kind(d_vocab=V, d_model=D, n_layers=2), None, []
     for chunk in tokens().split(sizes, 1):
-        more, cache = model.extend(chunk, cache)
+        more, cache = model.forward_with_cache(chunk, cache)
         logits.append(more)
     torch.testing.assert_close(torch.cat(logits, 1), model(tokens()), rtol=1e-5, atol=1e-5)

@@ -95,7 +95,7 @@ def test_extending_in_pieces_equals_one_pass(decay: str, d_conv: int, cuts: list
     cache, pieces = None, []
     for piece in tokens().split(cuts, 1):
         before = cache and [(window.clone(), state.clone()) for window, state in cache]
-        logits, after = model.extend(piece, cache)
+        logits, after = model.forward_with_cache(piece, cache)
         if cache is not None:
             torch.testing.assert_close(cache, before, rtol=0, atol=0)
         cache = after
@@ -108,8 +108,8 @@ def test_extending_in_pieces_equals_one_pass(decay: str, d_conv: int, cuts: list
 @decays
 def test_long_sequences_are_cut_without_a_seam(decay: str) -> None:
     model, long = make(decay).double(), tokens(150)
-    _, cache = model.extend(long[:, :100])
-    logits, _ = model.extend(long[:, 100:], cache)
+    _, cache = model.forward_with_cache(long[:, :100])
+    logits, _ = model.forward_with_cache(long[:, 100:], cache)
     torch.testing.assert_close(logits, model(long)[:, 100:], rtol=0, atol=1e-12)
 
 
@@ -121,7 +121,7 @@ def test_a_mapped_stack_decodes_and_differentiates_as_its_replicas(decay: str) -
 
     def extend(parameters: dict[str, Tensor], x: Tensor, cache=None):
         method = torch.nn.Module()
-        method.model, method.forward = models[0], lambda *arguments: models[0].extend(*arguments)
+        method.model, method.forward = models[0], lambda *arguments: models[0].forward_with_cache(*arguments)
         named = {f"model.{name}": tensor for name, tensor in parameters.items()}
         return functional_call(method, named, (x, cache))
 

@@ -190,7 +190,7 @@ def test_extending_in_any_chunks_is_one_forward_pass(options: dict) -> None:
         cache, logits = None, []
         for chunk in text.split(sizes, 1):
             before = cache
-            more, cache = model.extend(chunk, cache)
+            more, cache = model.forward_with_cache(chunk, cache)
             logits.append(more)
         assert before is None or before[0][0].shape[-2] == length - sizes[-1]  # caches are not changed in place
         torch.testing.assert_close(torch.cat(logits, 1), whole, rtol=1e-4, atol=1e-5)
@@ -216,13 +216,13 @@ class Extending(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        first, cache = self.model.extend(tokens[:, :4])
-        return torch.cat([first, self.model.extend(tokens[:, 4:], cache)[0]], 1)
+        first, cache = self.model.forward_with_cache(tokens[:, :4])
+        return torch.cat([first, self.model.forward_with_cache(tokens[:, 4:], cache)[0]], 1)
 
 
 def test_a_bidirectional_model_cannot_be_extended() -> None:
-    with pytest.raises(ValueError, match="only a causal model can be extended, but this one has causal=False"):
-        make(causal=False).extend(tokens())
+    with pytest.raises(ValueError, match="only a causal model can go on after a cache"):
+        make(causal=False).forward_with_cache(tokens())
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -335,9 +335,9 @@ def test_only_learned_positions_end_at_max_length() -> None:
     for positions in ("learned", "relative"):
         with pytest.raises(ValueError, match=f"{T + 1} tokens are more than max_length={T}"):
             make(positions=positions)(longer)
-        _, cache = make(positions=positions).extend(longer[:, 1:])
+        _, cache = make(positions=positions).forward_with_cache(longer[:, 1:])
         with pytest.raises(ValueError, match=f"{T + 1} tokens are more than max_length={T}"):
-            make(positions=positions).extend(longer[:, :1], cache)
+            make(positions=positions).forward_with_cache(longer[:, :1], cache)
     for positions in ("sinusoidal", "rotary", "alibi", "hard-alibi", "none"):
         assert make(positions=positions)(longer).shape == (1, T + 1, V)
 

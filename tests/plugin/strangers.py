@@ -33,14 +33,20 @@ class Deaf(Own):
         return self.layers(x[:, :5]).squeeze(-1)
 
 
-class OwnGRU(nn.Module):
-    """Fits any task of tokens, and offers nothing but `forward`."""
+class Last(nn.Module):
+    """The outputs of a GRU without its state."""
+
+    def forward(self, x: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return x[0]
+
+
+class OwnGRU(nn.Sequential):
+    """Fits any task of tokens, and offers nothing but `forward` and what a list offers."""
 
     def __init__(self, task) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(len(task.tokens), 16)
-        self.gru = nn.GRU(16, 16, batch_first=True)
-        self.head = nn.Linear(16, task.output_shape[-1])
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.gru(self.embed(tokens))[0])
+        super().__init__(
+            nn.Embedding(len(task.tokens), 16),
+            nn.GRU(16, 16, batch_first=True),
+            Last(),
+            nn.Linear(16, task.output_shape[-1]),
+        )

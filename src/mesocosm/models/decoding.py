@@ -17,8 +17,9 @@ def generate(
 ) -> Tensor:
     """The `length` tokens `[B, length]` that a language model writes after `prompt` `[B, T]`.
 
-    A model with `extend` reads each token once; any other reads the whole text again for each token. The model is used
-    as it is, in training or evaluation mode. Give each replica of a population uniforms of its own:
+    A model with `forward_with_cache(tokens, cache) -> (logits, cache)` reads each token once; any other reads the whole
+    text again for each token. The model is used as it is, in training or evaluation mode. Give each replica of a
+    population uniforms of its own:
     `population.map(lambda model, uniform: generate(model, prompt, length, 1.0, uniform), uniforms)`.
 
     Args:
@@ -36,11 +37,11 @@ def generate(
     if temperature > 0 and (uniform is None or uniform.shape != needed):
         given = None if uniform is None else list(uniform.shape)
         raise ValueError(f"uniform of shape {given} is not legal: temperature={temperature} needs {list(needed)}")
-    extend: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = getattr(model, "extend", None)
+    read: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = getattr(model, "forward_with_cache", None)
     text, unread, cache = prompt, prompt, None
     for t in range(length):
-        if extend:
-            logits, cache = extend(unread, cache)
+        if read:
+            logits, cache = read(unread, cache)
         else:
             logits = model(text)
         if uniform is not None and temperature > 0:

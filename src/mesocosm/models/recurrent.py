@@ -29,9 +29,9 @@ class _Recurrent(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `[B, T, V]` of `tokens` `[B, T]`."""
-        return self.extend(tokens)[0]
+        return self.forward_with_cache(tokens)[0]
 
-    def extend(self, tokens: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+    def forward_with_cache(self, tokens: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
         """Logits `[B, T, V]` of `tokens` `[B, T]` after the state `cache`, zero when None, and the next state."""
         hidden, cache = self.rnn(self.embed(tokens), cache)
         return self.unembed(hidden), cache

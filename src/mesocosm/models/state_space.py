@@ -72,9 +72,9 @@ class SelectiveSSM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `[B, T, V]` of `tokens` `[B, T]`."""
-        return self.extend(tokens)[0]
+        return self.forward_with_cache(tokens)[0]
 
-    def extend(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def forward_with_cache(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """Logits `[B, T, V]` of `tokens` `[B, T]` that follow those of `cache`, and the cache after them.
 
         Time and memory do not grow with what came before. `cache` is left as it is.

@@ -43,8 +43,8 @@ class Transformer(nn.Module):
         embedding_std: normal standard deviation of token and position embeddings, weight_std or else 1 when None.
 
     Raises:
-        ValueError: for an illegal argument; in `forward` and `extend`, for more than `max_length` learned positions
-            and for an unknown activation.
+        ValueError: for an illegal argument; in `forward` and `forward_with_cache`, for more than `max_length` learned
+            positions and for an unknown activation.
 
     Source: Vaswani et al. (2017), Attention is all you need; Radford et al. (2019), GPT-2; Shazeer (2020), GLU
         variants; Shaw et al. (2018), Self-attention with relative position representations, arXiv 1803.02155; Edelman
@@ -170,14 +170,14 @@ class Transformer(nn.Module):
         logits, _ = self._run(tokens, None, keep)
         return (logits, keep.kept) if capture else logits
 
-    def extend(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def forward_with_cache(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """Logits `[B, T, V]` of `tokens` `[B, T]` that follow those in `cache`, none when None, and the longer cache.
 
         Raises:
             ValueError: when the model is not causal.
         """
         if not self.causal:
-            raise ValueError("only a causal model can be extended, but this one has causal=False")
+            raise ValueError("only a causal model can go on after a cache, but this one has causal=False")
         return self._run(tokens, cache or (), Keeper(()))
 
     def _run(self, tokens: Tensor, cache: Cache | None, keep: Keeper) -> tuple[Tensor, Cache]:

@@ -74,15 +74,15 @@ class ScratchpadTask(Task):
 def own_states(model: nn.Module, task: ScratchpadTask, symbols: Tensor) -> Tensor:
     """States `[B, T]` that a model gives for `symbols` `[B, T]` when it is fed its own states; maps over replicas.
 
-    A model with `extend(tokens, cache) -> (logits, cache)` reads each token once; any other reads the string anew
-    for every symbol.
+    A model with `forward_with_cache(tokens, cache) -> (logits, cache)` reads each token once; any other reads the
+    string anew for every symbol.
     """
-    extend: Any = getattr(model, "extend", None)
+    read: Any = getattr(model, "forward_with_cache", None)
     state, tokens, cache, states = torch.full_like(symbols[:, 0], task.automaton.machine.start), [], None, []
     for symbol in symbols.unbind(1):
         tokens.append(task.pairs(symbol, state))
-        if extend:
-            logits, cache = extend(tokens[-1][:, None], cache)
+        if read:
+            logits, cache = read(tokens[-1][:, None], cache)
         else:
             logits = model(torch.stack(tokens, dim=1))
         state = logits[:, -1].argmax(-1)

@@ -71,9 +71,9 @@ def memory_of(model: Any, task: "Task", device: "device") -> float:
     """Numbers that a model keeps of the longest training example, not a number where it doesn't tell."""
     import torch
 
-    if not hasattr(model, "extend"):
+    if not hasattr(model, "forward_with_cache"):
         return math.nan
-    cache = model.extend(torch.zeros(1, task.input_shape[0], dtype=torch.int64, device=device))[1]
+    cache = model.forward_with_cache(torch.zeros(1, task.input_shape[0], dtype=torch.int64, device=device))[1]
     return float(sum(leaf.numel() for leaf in torch.utils._pytree.tree_leaves(cache)))
 
 

@@ -1,0 +1,35 @@
+"""A user's own architecture, with nothing but a `forward`, runs on every study of token sequences."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mesocosm.cli import main
+from mesocosm.lab.files import read_table
+from mesocosm.pieces import pieces
+
+STUDIES = sorted(
+    name
+    for name, piece in pieces("study").items()
+    if all(cell.task.tokens for cell in piece.load().plan(piece.load().presets["smoke"]))
+)
+
+
+def test_the_studies_of_sequences_are_found() -> None:
+    five = {"automata-shortcuts", "dyck-uninterpretability", "induction-heads", "path-star", "repeat-after-me"}
+    assert five | {"flip-flop"} <= set(STUDIES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_foreign_gru_is_trained_measured_and_judged(study: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(["run", study, "--preset", "smoke", "--model", "strangers:OwnGRU", "--out", str(run)]) == 0
+    whole = pieces("study")[study].load()
+    swapped = [cell.name for cell in whole.plan(whole.presets["smoke"]) if cell.swappable]
+    assert swapped
+    assert set(swapped) <= set(read_table(run / "records.parquet").cell)
+    verdicts = json.loads((run / "verdicts.json").read_text())["claims"]
+    assert {claim["id"] for claim in verdicts} == {claim.id for claim in whole.claims}
+    assert all(claim["verdict"] in ("supported", "not supported", "inconclusive") for claim in verdicts)
