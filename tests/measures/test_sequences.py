@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mesocosm.measures import accuracy_by_position, exact_match, free_running, teacher_forced
+from mesocosm.measures import (
+    accuracy_by_difficulty,
+    accuracy_by_position,
+    exact_match,
+    free_running,
+    teacher_forced,
+)
 from mesocosm.training import Population
 
 V = 7
@@ -74,6 +80,22 @@ def test_accuracy_by_position_is_the_weighted_share_of_right_rows():
     assert accuracy[2].isnan()
     stacked = accuracy_by_position(torch.stack([predictions, targets]), targets, weights)
     assert stacked[:, :2].tolist() == [[0.75, 0.25], [1, 1]]
+
+
+def test_accuracy_by_difficulty_equals_counting_cell_by_cell():
+    stream = torch.Generator().manual_seed(3)
+    predictions, targets = torch.randint(3, (2, 6, 5), generator=stream), torch.randint(3, (6, 5), generator=stream)
+    weights = (torch.rand(6, 5, generator=stream) < 0.7).float()
+    difficulty = torch.randint(4, (6, 5), generator=stream)
+    difficulty[difficulty == 2] = 3
+    found = accuracy_by_difficulty(predictions, targets, weights, difficulty, 5)
+    for replica in range(2):
+        for level in range(5):
+            cells = [(b, t) for b in range(6) for t in range(5) if difficulty[b, t] == level and weights[b, t]]
+            right = [float(predictions[replica, b, t] == targets[b, t]) for b, t in cells]
+            expected = sum(right) / len(right) if right else float("nan")
+            assert found[replica, level].item() == pytest.approx(expected, nan_ok=True)
+    assert found[:, [2, 4]].isnan().all()
 
 
 def test_exact_match_asks_for_every_weighted_position_and_only_those():

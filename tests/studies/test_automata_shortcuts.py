@@ -227,7 +227,7 @@ def test_scratchpads_are_judged_on_their_own_states():
         def forward(self, tokens):
             return self.logits[tokens]
 
-    assert evaluation.right_answers(Table(), task, batch).tolist() == [[False, True] * 3]
+    assert (evaluation.answers(Table(), task, batch) == batch.targets).tolist() == [[False, True] * 3]
 
 
 def test_every_construction_is_exact_and_too_few_layers_are_not():

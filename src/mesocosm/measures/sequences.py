@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mesocosm.models.decoding import generate
 
-__all__ = ["accuracy_by_position", "exact_match", "free_running", "teacher_forced"]
+__all__ = ["accuracy_by_difficulty", "accuracy_by_position", "exact_match", "free_running", "teacher_forced"]
 
 
 def teacher_forced(model: nn.Module, batch: Any) -> Tensor:
@@ -44,6 +44,24 @@ def accuracy_by_position(predictions: Tensor, targets: Tensor, weights: Tensor) 
         `[..., T]`; NaN at positions without weight.
     """
     return ((predictions == targets) * weights).sum(-2) / weights.sum(-2)
+
+
+def accuracy_by_difficulty(
+    predictions: Tensor, targets: Tensor, weights: Tensor, difficulty: Tensor, n_levels: int
+) -> Tensor:
+    """Weighted share of right predictions at each level of difficulty: a depth, a distance, a count so far.
+
+    Args:
+        predictions: `[..., B, T]`, leading axes for replicas judged on the same targets.
+        targets, weights: `[B, T]`.
+        difficulty: `[B, T]` int64, from 0 to `n_levels` - 1.
+
+    Returns:
+        `[..., n_levels]`; NaN at levels without weight.
+    """
+    right = ((predictions == targets) * weights).flatten(-2)
+    level = F.one_hot(difficulty.flatten(), n_levels).to(weights.dtype)  # [B * T, L]
+    return (right @ level) / (weights.flatten() @ level)
 
 
 def exact_match(predictions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

@@ -86,36 +86,36 @@ def evaluate(cell: lab.Cell, population: "Population", length: int, strings: int
     from mesocosm.seeding import generator
 
     results: dict[str, Tensor] = {}
-    ones = torch.zeros(2, len(population), length + 1, dtype=torch.float64)
+    biased: list[tuple[Tensor, ...]] = []
     for sample, task in sets_of(cell, length).items():
         batch = task.sample(strings, generator("automata-shortcuts", sample))
         if isinstance(cell.stream, Strangers):
             batch = batch._replace(targets=batch.targets.roll(1, dims=-2))
-        right = torch.stack([right_answers(population.replica(r).eval(), task, batch) for r in range(len(population))])
-        results[sample] = right.double().mean(1)
+        states = torch.stack([answers(population.replica(r).eval(), task, batch) for r in range(len(population))])
+        results[sample] = measures.accuracy_by_position(states, batch.targets, batch.weights)
         if sample.startswith("p="):
-            count = (batch.symbols if hasattr(batch, "symbols") else batch.inputs).cumsum(1).flatten()
-            for r in range(len(population)):
-                ones[0, r].index_add_(0, count, right[r].double().flatten())
-                ones[1, r].index_add_(0, count, torch.ones(len(count), dtype=torch.float64))
-    return results | {"ones": ones[0] / ones[1]} if "long" in results else results
+            symbols = batch.symbols if hasattr(batch, "symbols") else batch.inputs
+            biased.append((states, batch.targets, batch.weights, symbols.cumsum(1)))
+    if biased:
+        joined = [torch.cat(parts, dim=-2) for parts in zip(*biased)]
+        results["ones"] = measures.accuracy_by_difficulty(*joined, length + 1)
+    return results
 
 
-def right_answers(model: "nn.Module", task: Any, batch: Any) -> "Tensor":
-    """Which labels `[B, T]` a model gets right; with a scratchpad it runs on its own states."""
+def answers(model: "nn.Module", task: Any, batch: Any) -> "Tensor":
+    """States `[B, T]` that a model names; with a scratchpad it runs on its own states."""
     import torch
 
     device = next(model.parameters()).device
     rows = max(1, SLICE // task.input_shape[0])
-    right = []
+    states = []
     with torch.no_grad():
         for part in map(batch._make, zip(*(field.to(device).split(rows) for field in batch))):
             if isinstance(task, training.ScratchpadTask):
-                states = training.own_states(model, task, part.symbols)
+                states.append(training.own_states(model, task, part.symbols).cpu())
             else:
-                states = model(part.inputs).argmax(-1)
-            right.append((states == part.targets).cpu())
-    return torch.cat(right)
+                states.append(model(part.inputs).argmax(-1).cpu())
+    return torch.cat(states)
 
 
 def algebraic_rank(name: str) -> int:
