@@ -44,7 +44,7 @@ def teachers() -> list[Population]:
     teacher, checkpoints = Population(partial(transformer, 2), range(100, 105)), []
     for steps in (5, 20):
         train(teacher, TASK, cross_entropy, AdamW(1e-2), steps=steps, batch_size=8)
-        checkpoints.append(copy.copy(teacher).select(range(5)))
+        checkpoints.append(teacher.select(range(5)))
     return checkpoints
 
 
