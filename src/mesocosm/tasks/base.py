@@ -1,6 +1,6 @@
 """What every task is: a distribution one can sample from, with what is known of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -68,6 +68,12 @@ class Task(Settings):
 
         batch = self.sample(count, generator(seed, "sample"))
         return datasets.Dataset.from_dict({name: field.numpy() for name, field in zip(batch._fields, batch)})
+
+
+def share_counts(size: int, shares: Sequence[float]) -> Tensor:
+    """How many of `size` samples belong to each of `shares`, in proportion and in sum `size`; int64."""
+    ends = torch.tensor(shares, dtype=torch.float64).cumsum(0)
+    return (size * ends / ends[-1]).round().long().diff(prepend=torch.zeros(1, dtype=torch.int64))
 
 
 class _Endless(torch.utils.data.IterableDataset):

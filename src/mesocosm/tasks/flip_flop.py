@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
+from mesocosm.tasks.base import Task, share_counts
 
 __all__ = ["FlipFlop"]
 
@@ -89,9 +89,7 @@ class FlipFlop(Task):
     def _p_ignore_of_rows(self, size: int) -> Tensor:
         """`[size]`: each row's probability of an ignore, in contiguous shares."""
         choices = torch.tensor(self.p_ignore).reshape(-1)
-        ends = torch.tensor(self.shares, dtype=torch.float64).cumsum(0)
-        ends = (size * ends / ends[-1]).round().long()
-        return choices.repeat_interleave(ends.diff(prepend=torch.zeros(1, dtype=torch.int64)))
+        return choices.repeat_interleave(share_counts(size, self.shares))
 
     def _label(self, string: Tensor) -> FlipFlopBatch:
         inputs, targets = string[:, :-1], string[:, 1:]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mesocosm import seeding
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
+from mesocosm.tasks.base import Task, share_counts
 from mesocosm.tasks.markov_mixture import EasyHardMarkov
 
 __all__ = ["ClosedBookFacts", "InductionCopying", "ReasoningMixture", "VariableAssignment"]
@@ -292,8 +292,7 @@ class ReasoningMixture(Task):
 
     def sample(self, size: int, generator: torch.Generator) -> ReasoningBatch:
         number = {token: i for i, token in enumerate(self.tokens)}
-        ends = torch.tensor(self.shares, dtype=torch.float64).cumsum(0)
-        counts = (size * ends / ends[-1]).round().long().diff(prepend=torch.zeros(1, dtype=torch.int64))
+        counts = share_counts(size, self.shares)
         parts: list[list[Tensor]] = []
         for task, count in zip(self.sources, counts.tolist()):
             batch = task.sample(count, generator)
