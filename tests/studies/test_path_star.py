@@ -102,17 +102,14 @@ def test_controls_fire_where_their_effect_is_present(claim, changes):
     assert before != "supported"
 
 
-@pytest.mark.parametrize(
-    ("claim", "changes", "why"),
-    [
-        ("C1", {"later": 0.8}, r"0 of 4 seeds \(standard\) follow edges, and 2 are needed"),
-        ("C5", {"teacherless": 0.5}, "0 of 4 seeds solve it without a teacher, and 2 are needed"),
-    ],
-)
-def test_too_little_is_inconclusive_with_its_reason(claim, changes, why):
-    judgement = judge(next(c for c in STUDY.claims if c.id == claim), made_up(**changes), {})
-    assert judgement.verdict == "inconclusive"
-    pandas.testing.assert_series_equal(pandas.Series([judgement.note]).str.contains(why), pandas.Series([True]))
+def test_too_little_is_inconclusive_with_its_reason():
+    chance, order = (next(c for c in STUDY.claims if c.id == claim) for claim in ("C1", "C5"))
+    blind = judge(chance, made_up(later=0.8), {})
+    assert blind.verdict == "inconclusive"
+    assert "(0 of 4 seeds follow edges)" in blind.checks[0]["name"]
+    unsolved = judge(order, made_up(teacherless=0.5), {})
+    assert unsolved.verdict == "inconclusive"
+    assert unsolved.note.startswith("0 of 4 seeds solve it without a teacher, and 2 are needed")
 
 
 def test_a_claim_must_hold_on_every_graph():
