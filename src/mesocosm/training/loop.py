@@ -27,6 +27,8 @@ TICK = 0.1
 
 
 class Optimiser(Protocol):
+    """Updates rows of weights. One with `ascend`, as `SAM` has, gets the gradient at the weights that this gives."""
+
     def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]: ...
     def init(self, theta: Tensor) -> dict[str, Tensor]: ...
     def update(
