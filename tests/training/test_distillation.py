@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mesocosm.models import Transformer
 from mesocosm.tasks import FlipFlop
-from mesocosm.training import AdamW, Population, Taught, cross_entropy, distil, train
+from mesocosm.training import AdamW, Population, Taught, cross_entropy, distil, from_top, top_of, train
 from mesocosm.training.streams import Online
 
 TASK = FlipFlop(length=10)
@@ -57,6 +57,19 @@ def test_temperature_zero_is_the_teachers_first_choice() -> None:
     batch = Taught(Online(TASK, 4, [0]), [teacher], temperature=0.0)(0, [0], CPU)
     assert torch.equal(batch.soft.argmax(-1), teacher(batch.inputs[0]).argmax(-1)[None])
     assert batch.soft.sum(-1).eq(1).all()
+
+
+def test_the_top_of_a_law_keeps_what_it_says_and_spreads_the_rest() -> None:
+    law = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.7, 0.1, 0.1, 0.1]])
+    assert torch.allclose(from_top(top_of(law, 2), 4), torch.tensor([[0.125, 0.5, 0.125, 0.25], [0.7, 0.1, 0.1, 0.1]]))
+    law = torch.randn(3, 5, 7).softmax(-1)
+    torch.testing.assert_close(from_top(top_of(law, 7), 7), law)
+    for k in range(1, 7):
+        again = from_top(top_of(law, k), 7)
+        torch.testing.assert_close(again.sum(-1), torch.ones(3, 5))
+        assert torch.equal(again.topk(k).values, law.topk(k).values)
+    with pytest.raises(ValueError, match="k=8 is not legal: it must be from 1 to the number of classes, 7"):
+        top_of(law, 8)
 
 
 def test_bad_arguments_are_named() -> None:

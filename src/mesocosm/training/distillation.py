@@ -3,7 +3,7 @@
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mesocosm.training.objectives import _mean
 from mesocosm.training.population import Population
 
-__all__ = ["Taught", "distil"]
+__all__ = ["Taught", "distil", "from_top", "top_of"]
 
 
 class Taught:
@@ -70,6 +70,34 @@ class Taught:
 @cache
 def _with_soft(fields: tuple[str, ...]) -> Any:
     return namedtuple("TaughtBatch", [*fields, "soft", "soft_weight"])
+
+
+class Top(NamedTuple):
+    """The likeliest classes of a law: less to store than the whole."""
+
+    classes: Tensor
+    """`[..., k]` int64, the likeliest first."""
+    probabilities: Tensor
+    """`[..., k]`."""
+
+
+def top_of(probabilities: Tensor, k: int) -> Top:
+    """The `k` likeliest of the classes `[..., V]`, to keep a teacher's answers on disk.
+
+    Raises:
+        ValueError: for a k that is not from 1 to V.
+    """
+    if not 1 <= k <= probabilities.shape[-1]:
+        raise ValueError(f"k={k} is not legal: it must be from 1 to the number of classes, {probabilities.shape[-1]}")
+    values, classes = probabilities.topk(k)
+    return Top(classes, values)
+
+
+def from_top(top: Top, n_classes: int) -> Tensor:
+    """The law `[..., V]` with these probabilities, what is left being shared equally by all other classes."""
+    others = max(n_classes - top.classes.shape[-1], 1)
+    rest = (1 - top.probabilities.sum(-1, keepdim=True)).clamp_min(0) / others
+    return rest.expand(*rest.shape[:-1], n_classes).scatter(-1, top.classes, top.probabilities)
 
 
 def logits_of(output: Any) -> Tensor:
