@@ -34,8 +34,8 @@ class RandomPaths:
     """A stream whose batches carry a random path for each replica and step, `layer_scale` `[R, L]`.
 
     Layers in `always` are on every path; every other one is kept independently, with the probability that gives the
-    mean path length of the step. Skipped layers get no gradient; yet an optimiser's memory of them fades, and weight decay
-    acts on them, where the paper leaves both alone.
+    mean path length of the step. Skipped layers get no gradient; yet an optimiser's memory of them fades, and weight
+    decay acts on them, where the paper leaves both alone.
 
     Args:
         stream: gives the batches.
