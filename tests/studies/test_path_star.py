@@ -11,7 +11,8 @@ from mesocosm.lab.claims import judge
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.measures import exact_match, free_running, teacher_forced
-from mesocosm.studies.path_star import PRESETS, STUDY, Config, accuracies, first_node_loss, held_out, plan, rules, run
+from mesocosm.studies.path_star import PRESETS, STUDY, Config, first_node_loss, plan, rules, run
+from mesocosm.studies.path_star.evaluation import accuracies, held_out
 from mesocosm.studies.path_star.figures import figures
 from mesocosm.tasks import PathStar
 from mesocosm.training import cross_entropy

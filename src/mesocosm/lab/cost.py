@@ -109,12 +109,11 @@ class _Meter:
 
     def _blank(self, cell: Cell) -> nn.Module:
         """The cell's model without numbers, or with them where it can't be made otherwise."""
-        make = self.lab.architecture if self.lab.architecture and cell.swappable else cell.model
         try:
             with torch.device("meta"):
-                return make(cell.task)
-        except (RuntimeError, NotImplementedError):
-            return make(cell.task).to("meta")
+                return self.lab.model(cell)
+        except (RuntimeError, NotImplementedError):  # It computes with its numbers while it is made.
+            return self.lab.model(cell).to("meta")
 
 
 def _with_seeds(cell: Cell, count: int) -> Cell:

@@ -13,7 +13,7 @@ from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
     import pandas
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mesocosm.lab.progress import Progress
     from mesocosm.training.history import History, Saved
@@ -53,8 +53,12 @@ class Lab:
         """The untrained population of a cell."""
         from mesocosm.training.population import Population
 
+        return Population(lambda: self.model(cell), cell.init or list(cell.seeds), self.device)
+
+    def model(self, cell: Cell) -> "nn.Module":
+        """One network of a cell, of the user's architecture where that takes its place."""
         make = self.architecture if self.architecture and cell.swappable else cell.model
-        return Population(lambda: make(cell.task), cell.init or list(cell.seeds), self.device)
+        return make(cell.task)
 
     def train(self, cell: Cell) -> "History":
         """Train a cell, go on with it, or read it back when it is done; its measurements become records."""

@@ -76,10 +76,18 @@ def time_to_threshold(steps: Tensor, values: Tensor, threshold: float) -> Tensor
     Raises:
         ValueError: when steps do not increase.
     """
+    return first_step(steps, values < threshold)
+
+
+def first_step(steps: Tensor, reached: Tensor) -> Tensor:
+    """First of the increasing `steps` `[E]` at which `reached` `[E, R]` holds, `[R]` float64; infinite where never.
+
+    Raises:
+        ValueError: when steps do not increase.
+    """
     if not (steps.diff() > 0).all():
         raise ValueError(f"steps={steps.tolist()} is not legal: it must increase")
-    when = torch.where(values < threshold, steps.double()[:, None], torch.inf)
-    return when.amin(dim=0)
+    return torch.where(reached, steps.double()[:, None], torch.inf).amin(dim=0)
 
 
 def plateau_share(steps: Tensor, errors: Tensor, left: float = 0.45, solved: float = 0.02) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mesocosm.measures.progress import first_step
 from mesocosm.measures.sequences import exact_match, teacher_forced
 
 __all__ = ["examples_to_threshold", "length_generalisation"]
@@ -30,12 +31,8 @@ def examples_to_threshold(steps: Tensor, accuracies: Tensor, threshold: float, b
 
     Source: Jelassi et al. (2024), Repeat after me, section 3, arXiv 2402.01032
     """
-    if not (steps.diff() > 0).all():
-        raise ValueError(f"steps={steps.tolist()} is not legal: it must increase")
-    above = accuracies >= threshold
-    reached = above.any(0)
-    first = torch.where(reached, above.long().argmax(0), len(steps) - 1)
-    return Threshold(steps[first].double() * batch_size, reached)
+    first = first_step(steps, accuracies >= threshold)
+    return Threshold(first.clamp_max(float(steps[-1])) * batch_size, first.isfinite())
 
 
 def length_generalisation(model: nn.Module, batches: Sequence[Any]) -> Tensor:

@@ -147,11 +147,12 @@ def stationary_law(transitions: Tensor) -> Tensor:
     """Frequencies `[B, V^order]`, float64, of the contexts of chains with rows `[B, V^order, V]`, order at least 1."""
     size, contexts, symbols = transitions.shape
     after = (torch.arange(contexts)[:, None] * symbols + torch.arange(symbols)) % contexts
-    moves = torch.zeros(size, contexts, contexts, dtype=torch.float64)
-    moves.scatter_(2, after.expand(size, -1, -1), transitions.double())
     # pi (I - P + 1) = 1 has the law as its one solution.
-    system = (torch.eye(contexts, dtype=torch.float64) - moves + 1).mT
-    law = torch.linalg.solve(system, torch.ones(size, contexts, dtype=torch.float64)).clamp_min(0)
+    system = torch.zeros(size, contexts, contexts, dtype=torch.float64)
+    system.scatter_(2, after.expand(size, -1, -1), -transitions.double())
+    system.diagonal(dim1=1, dim2=2).add_(1)
+    system += 1
+    law = torch.linalg.solve(system.mT, torch.ones(size, contexts, dtype=torch.float64)).clamp_min(0)
     return law / law.sum(1, keepdim=True)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mesocosm import seeding
 from mesocosm.settings import setting
 from mesocosm.tasks.base import Task
+from mesocosm.tasks.markov_chains import stationary_law
 
 __all__ = ["EasyHardMarkov"]
 
@@ -135,14 +136,11 @@ def _draw_chain(symbols: int, easy: float, hard: float, hard_share: float, table
 
 def _stationary(laws: Tensor) -> Tensor | None:
     """Frequencies `[V^2]` of the contexts of a chain with laws `[V^2, V]`, where they are well determined."""
-    count, symbols = laws.shape
-    after = (torch.arange(count)[:, None] * symbols + torch.arange(symbols)) % count
-    # pi (I - P + 1) = 1 has the frequencies as its one solution.
-    system = torch.ones(count, count, dtype=torch.float64)
-    system.diagonal().add_(1)
-    system.scatter_add_(1, after, -laws)
-    frequencies, _ = torch.linalg.solve_ex(system.T, torch.ones(count, dtype=torch.float64))
-    frequencies = frequencies.clamp_min(0) / frequencies.clamp_min(0).sum()
+    symbols = laws.shape[1]
+    try:
+        frequencies = stationary_law(laws[None])[0]
+    except torch.linalg.LinAlgError:
+        return None
     after_a_step = (frequencies[:, None] * laws).view(symbols, symbols, symbols).sum(0).flatten()
     if not torch.allclose(after_a_step, frequencies, rtol=0, atol=1e-9):
         return None
