@@ -32,7 +32,7 @@ def test_a_run_leaves_all_that_its_folder_promises(finished: Path) -> None:
     assert names == made | checkpoints | {"figures/error.svg", "figures/error.png", "figures/captions.json"}
     records = read_table(finished / "records.parquet")
     assert list(records.columns) == ["cell", "rate", "seed", "step", "metric", "value"]
-    assert set(records.metric) == {"error", "loss", "norm"}
+    assert set(records.metric) == {"error", "loss", "norm", "flops", "tokens"}
     assert not records.value.isna().any()
     verdicts = read_json(finished / "verdicts.json")
     assert {"format", "study", "preset", "seeds", "claims"} <= verdicts.keys()

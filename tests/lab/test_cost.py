@@ -3,8 +3,9 @@
 from functools import partial
 
 import pytest
+import torch
 
-from mesocosm import lab, tasks, training
+from mesocosm import lab, models, tasks, training
 from mesocosm.lab.cost import price
 from mesocosm.lab.lab import Lab
 from mesocosm.models import MLP
@@ -18,8 +19,15 @@ def mlp(task, width: int = 8) -> MLP:
 
 
 def cell(**changes) -> lab.Cell:
-    plain = {"model": mlp, "objective": training.hinge, "optimiser": SGD(0.1), "steps": 100}
-    return lab.Cell(name="cell", task=TASK, batch_size=4, seeds=range(3), **{**plain, **changes})
+    plain = {
+        "task": TASK,
+        "seeds": range(3),
+        "model": mlp,
+        "objective": training.hinge,
+        "optimiser": SGD(0.1),
+        "steps": 100,
+    }
+    return lab.Cell(name="cell", batch_size=4, **{**plain, **changes})
 
 
 def test_operations_are_counted_by_hand() -> None:
@@ -43,3 +51,28 @@ def test_a_step_uphill_costs_a_second_gradient_and_an_average_memory() -> None:
     plain, flat = price(Lab(None), [cell(), cell(optimiser=SAM(SGD(0.1)), average=EMA())], timed=False)
     assert flat.flops == 2 * plain.flops
     assert flat.memory - plain.memory == pytest.approx(4 * plain.parameters * 3)
+
+
+def test_teachers_and_paths_are_charged_by_the_steps_they_are_in() -> None:
+    task = tasks.FlipFlop(length=8)
+    make = partial(models.Transformer.for_task, task, d_model=8, n_heads=2, n_layers=4)
+    online = training.Online(task, 4, [0])
+    with torch.device("meta"):
+        teacher = make()
+    taught = training.Taught(online, [teacher], weight=lambda step: float(step < 25))
+    paths = training.RandomPaths(online, 4, lambda step: 2 if step < 50 else 4, seeds=[0])
+    along = training.along_paths(training.cross_entropy, lambda model: model.blocks)
+    make_cell = partial(cell, task=task, model=lambda task: make(), seeds=[0])
+    cells = [
+        make_cell(objective=training.cross_entropy),
+        make_cell(objective=training.cross_entropy, model=lambda task: make(n_layers=2)),
+        make_cell(objective=training.distil, stream=taught),
+        make_cell(objective=training.distil, stream=taught, optimiser=SAM(SGD(0.1))),
+        make_cell(objective=along, stream=paths),
+    ]
+    whole, ends, learning, flat, skipping = (found.flops for found in price(Lab(None), cells, timed=True))
+    assert learning == pytest.approx(whole * (1 + 0.25 / 3))
+    assert flat == pytest.approx(whole * (2 + 0.25 / 3))
+    assert skipping == (whole + ends) / 2
+    trained = training.train(training.Population(make, [0]), paths, along, SGD(0.1), steps=100)
+    assert trained.last("flops").item() == skipping

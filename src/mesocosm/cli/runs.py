@@ -1,6 +1,8 @@
 """`mesocosm run`, `resume`, `judge`, `draw` and `report`."""
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -42,17 +44,19 @@ class RunOptions(Settings):
 
 def run(study: str, settings: list[str]) -> int:
     from mesocosm.cli.flags import parse
+    from mesocosm.training.parallel import from_leader
 
     whole, preset = folders.load_study(study), _preset(settings)
     summary = f"{whole.question} Defaults are those of --preset {preset}."
     groups = RunOptions(preset=preset), whole.presets[preset]
     options, config = parse(f"mesocosm run {study}", summary, settings, *groups)
     request = folders.Request(study, options.preset, config, options.model)
-    lab = _lab(request, options)
-    if options.dry_run:
-        return _dry_run(request, lab)
-    folder = folders.create(request, Path(options.out) if options.out else None)
-    judgements = _run(request, folder, lab)
+    with _processes(options):
+        lab = _lab(request, options)
+        if options.dry_run:
+            return _dry_run(request, lab)
+        folder = from_leader(lambda: folders.create(request, Path(options.out) if options.out else None))
+        judgements = _run(request, folder, lab)
     return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
 
 
@@ -63,7 +67,8 @@ def resume(run: Path) -> int:
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
         return draw(run)
-    _run(request, run, _lab(request, options))
+    with _processes(options):
+        _run(request, run, _lab(request, options))
     return 0
 
 
@@ -115,6 +120,18 @@ def _preset(settings: list[str]) -> Literal["smoke", "small", "paper"]:
     return "smoke" if name == "smoke" else "paper" if name == "paper" else "small"
 
 
+@contextmanager
+def _processes(options: RunOptions) -> Iterator[None]:
+    """Join the other processes that `torchrun` started, if it did; only the first speaks."""
+    from mesocosm.training import parallel
+
+    if parallel.launched() and options.compile:
+        raise UserError("--compile is not legal on several processes: leave it out")
+    with parallel.together(options.device):
+        console.quiet = not parallel.leads()
+        yield
+
+
 def _lab(request: folders.Request, options: RunOptions) -> "Lab":
     """A laboratory for the request; device and architecture are checked before any work starts."""
     import torch
@@ -160,9 +177,16 @@ def _dry_run(request: folders.Request, lab: "Lab") -> int:
 
 def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]":
     from mesocosm.lab import runner
+    from mesocosm.training.parallel import processes
 
-    _plan(request)
+    for cell in _plan(request):
+        if cell.batch_size < processes():
+            few = f"batch_size={cell.batch_size} of {cell.name}"
+            raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample")
     lab.folder = folder
+    if not lab.writes:
+        runner.train_all(request, lab)
+        return []
     console.print(f"run folder: {folder}")
     with folders.locked(folder):
         try:

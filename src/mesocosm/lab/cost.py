@@ -1,19 +1,20 @@
 """What a plan costs before it runs: parameters, floating-point operations, memory and time."""
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.study import Cell
-from mesocosm.seeding import generator
-from mesocosm.training.gradients import LARGE, gradients_of, plan
-from mesocosm.training.streams import Online
+from mesocosm.training.gradients import LARGE, flop_counter, gradients_of, plan
+from mesocosm.training.population import row
+from mesocosm.training.streams import Online, kinds_of
 
 PROBE_FLOPS = 5e10
 """A step of more operations than this is not timed but estimated from the device's matrix-product rate."""
@@ -23,6 +24,9 @@ PROBED = 64
 
 OVERHEAD = 1.25
 """A whole step over its gradient: sampling and update."""
+
+LOOKED_AT = 200
+"""Steps, evenly spread, from which the share of each kind of step is told."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Price:
     parameters: int
     """Trainable, of one replica."""
     flops: float
-    """Of the whole cell: forward and backward passes of all replicas and steps."""
+    """Of the whole cell: forward and backward passes of all replicas and steps, and of teachers."""
     memory: int
     """Bytes for weights, gradients, optimiser state and activations of the replicas that step together."""
     seconds: float | None
@@ -74,7 +78,7 @@ class _Meter:
 
     def __init__(self, lab: Lab, timed: bool) -> None:
         self.lab, self.timed = lab, timed
-        self.known: dict[tuple, tuple[float, int]] = {}
+        self.known: dict[tuple, tuple[float, float, int]] = {}
         self.probed: dict[tuple, float] = {}
 
     def price(self, cell: Cell) -> Price:
@@ -86,15 +90,16 @@ class _Meter:
         alike: tuple = (str(model), str(shapes), *task, cell.batch_size, loss)
         if alike not in self.known:
             self.known[alike] = _count(model, cell)
-        flops, activations = self.known[alike]
-        stack = max(int(LARGE[torch.device(self.lab.device).type] // max(flops, 1)), 1)
+        one, _, activations = self.known[alike]
         gradients = 2 if hasattr(cell.optimiser, "ascend") else 1
+        step = self._mean(cell, model, gradients) if hasattr(cell.stream, "kinds") else gradients * one
+        stack = max(int(LARGE[torch.device(self.lab.device).type] // max(one, 1)), 1)
         seconds = None
         if self.timed:
             alike += (min(len(cell.seeds), PROBED),)
             if alike not in self.probed:
-                self.probed[alike] = _seconds_a_step(self.lab, cell, flops, stack)
-            seconds = gradients * self.probed[alike] * cell.steps * len(cell.seeds)
+                self.probed[alike] = _seconds_a_step(self.lab, cell, one, stack)
+            seconds = self.probed[alike] * step / max(one, 1) * cell.steps * len(cell.seeds)
         together = min(stack, len(cell.seeds))
         states = len(cell.optimiser.init(torch.empty(1, 0))) + 2 + (cell.average is not None)
         return Price(
@@ -102,10 +107,21 @@ class _Meter:
             replicas=len(cell.seeds),
             steps=cell.steps,
             parameters=parameters,
-            flops=gradients * flops * cell.steps * len(cell.seeds),
+            flops=step * cell.steps * len(cell.seeds),
             memory=4 * parameters * (len(cell.seeds) + states * together) + activations * together,
             seconds=seconds,
         )
+
+    def _mean(self, cell: Cell, model: nn.Module, gradients: int) -> float:
+        """Operations of a step, with what its stream computes, on average over the kinds of steps."""
+        kinds: dict[Any, list[int]] = {}
+        for step in range(0, cell.steps, max(1, cell.steps // LOOKED_AT)):
+            kinds.setdefault(kinds_of(cell.stream, step, [0])[0], []).append(step)
+        total = 0.0
+        for steps in kinds.values():
+            gradient, drawing, _ = _count(model, cell, steps[0])
+            total += (gradients * gradient + drawing) * len(steps)
+        return total / sum(map(len, kinds.values()))
 
     def _blank(self, cell: Cell) -> nn.Module:
         """The cell's model without numbers, or with them where it can't be made otherwise."""
@@ -122,9 +138,19 @@ def _with_seeds(cell: Cell, count: int) -> Cell:
     )
 
 
-def _count(model: nn.Module, cell: Cell) -> tuple[float, int]:
-    """Operations of one replica's step, and bytes its forward pass keeps for the backward pass."""
-    batch = cell.task.sample(cell.batch_size, generator(0, "price"))
+def _sampled(stream: Any, cell: Cell) -> Any:
+    """The stream with plain samples of the task beneath all that is added to them."""
+    if not hasattr(stream, "stream"):
+        return Online(cell.task, cell.batch_size, list(cell.seeds), chunk=1)
+    changed = copy.copy(stream)
+    changed.stream = _sampled(stream.stream, cell)
+    return changed
+
+
+def _count(model: nn.Module, cell: Cell, step: int = 0) -> tuple[float, float, int]:
+    """Operations of a replica's gradient and of drawing its batch, and bytes kept for the backward pass."""
+    with flop_counter() as drawing:
+        batch = row(_sampled(cell.stream, cell)(step, [0], torch.device("cpu")), 0)
     own = {id(p) for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -133,10 +159,12 @@ def _count(model: nn.Module, cell: Cell) -> tuple[float, int]:
             kept[id(tensor)] = tensor.numel() * tensor.element_size()
         return tensor
 
-    counter = FlopCounterMode(display=False)
+    # Which layers a path skips is to be read from it.
+    blank = {name: field if name == "layer_scale" else field.to("meta") for name, field in batch._asdict().items()}
+    counter = flop_counter()
     with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        cell.objective(model, batch._make(field.to("meta") for field in batch)).backward()
-    return float(counter.get_total_flops()), sum(kept.values())
+        cell.objective(model, type(batch)(**blank)).backward()
+    return float(counter.get_total_flops()), float(drawing.get_total_flops()), sum(kept.values())
 
 
 def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
@@ -144,8 +172,7 @@ def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
     if flops > PROBE_FLOPS:
         return flops / _matrix_product_rate(torch.device(lab.device))
     population = lab.population(_with_seeds(cell, min(len(cell.seeds), stack, PROBED)))
-    stream = Online(cell.task, cell.batch_size, list(cell.seeds)[: len(population)], chunk=1)
-    batch = stream(0, population.index, population.device)
+    batch = _sampled(cell.stream, cell)(0, population.index, population.device)
     plan(population, cell.objective, batch)
     gradients = gradients_of(population, cell.objective)
     times = []

@@ -42,11 +42,15 @@ class Lab:
         architecture: "Callable[[Any], Any] | None" = None,
         progress: "Progress | None" = None,
     ) -> None:
+        from mesocosm.training.parallel import leads
+
         self.folder, self.device, self.compile, self.stack = folder, device, compile, stack
         self.architecture, self.progress = architecture, progress
         self.log = logging.getLogger("mesocosm.run")
         self.seconds: dict[str, float] = {}
         self.interrupted = False
+        self.writes = leads()
+        """False in all but one of several processes that train together."""
         self._tables: list[pandas.DataFrame] = []
 
     def population(self, cell: Cell) -> "Population":
@@ -119,7 +123,7 @@ class Lab:
         began = time.monotonic()
         tensors = compute()
         self.seconds[name] = time.monotonic() - began
-        if path:
+        if path and self.writes:
             write_tensors(path, tensors, {"seconds": self.seconds[name]})
         return tensors
 
@@ -149,7 +153,7 @@ class Lab:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.interrupted = True
 
-        before = signal.signal(signal.SIGINT, on_signal)
+        before = signal.signal(signal.SIGINT, on_signal if self.writes else signal.SIG_IGN)
         try:
             yield
         finally:
@@ -205,7 +209,7 @@ class _Watcher:
     def _write(self, saved: "Saved") -> float:
         tensors, facts = saved
         seconds = self.before + time.monotonic() - self.began
-        if self.path:
+        if self.path and self.lab.writes:
             write_tensors(self.path, tensors, {**facts, "seconds": seconds})
         return seconds
 

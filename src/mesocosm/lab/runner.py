@@ -86,12 +86,8 @@ def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) ->
     earlier = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     lab.log.info("run %s %s", request.study, json.dumps(dataclasses.asdict(request.config)))
     cells = list(study.plan(request.config))
-    with Progress(request.study, _work(lab, cells), console) as lab.progress, lab.interruptible():
-        if study.run:
-            study.run(request.config, lab)
-        else:
-            for cell in cells:
-                lab.train(cell)
+    with Progress(request.study, _work(lab, cells), console) as lab.progress:
+        train_all(request, lab)
     write_table(folder / "records.parquet", lab.records())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     facts = folders.environment(lab.device, lab.stack, lab.compile) | {
@@ -107,6 +103,17 @@ def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) ->
     draw_run(folder)
     lab.log.info("done: %s", ", ".join(f"{j.id} {j.verdict}" for j in judgements))
     return judgements
+
+
+def train_all(request: folders.Request, lab: "Lab") -> None:
+    """Train and measure what a study is made of: all that processes do which train along with the one that writes."""
+    study = folders.load_study(request.study)
+    with lab.interruptible():
+        if study.run:
+            study.run(request.config, lab)
+        else:
+            for cell in study.plan(request.config):
+                lab.train(cell)
 
 
 def _work(lab: "Lab", cells: list[Cell]) -> dict[str, float]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mesocosm.training.objectives import _mean
 from mesocosm.training.population import Population
+from mesocosm.training.streams import kinds_of
 
-__all__ = ["Taught", "distil", "from_top", "top_of"]
+__all__ = ["Taught", "distil", "from_top", "top_of", "two_stages"]
 
 
 class Taught:
@@ -21,7 +22,8 @@ class Taught:
     Args:
         stream: gives the batches.
         teachers: the teacher at successive checkpoints (or the one teacher): modules of one network for all replicas,
-            or populations with a teacher a replica.
+            or populations with a teacher a replica. A module on the meta device, which stands in for one that is yet to
+            be trained, finds all classes equally likely.
         schedule: which of the teachers teaches at a step; the last one where not given.
         temperature: of the teacher's softmax; 0 gives its most likely class alone.
         weight: of the soft labels, from 0 (labels only) to 1 (teacher only), or a function of the step. At weight 0 the
@@ -55,13 +57,21 @@ class Taught:
             soft = torch.zeros((), device=device).expand(len(index))
         return _with_soft(batch._fields)(*batch, soft, torch.full((len(index),), weight, device=device))
 
+    def kinds(self, step: int, index: Sequence[int]) -> list[Any]:
+        """What the cost of a replica's step depends on: which teacher is asked, if any."""
+        asked = self.schedule(step) % len(self.teachers) if self.weight(step) > 0 else None
+        return [(asked, kind) for kind in kinds_of(self.stream, step, index)]
+
     def _probabilities(self, teacher: nn.Module | Population, inputs: Tensor, index: Sequence[int]) -> Tensor:
         if isinstance(teacher, Population):
             chosen = teacher if list(index) == list(range(len(teacher))) else teacher.select(index)
             logits = chosen.map(lambda model, x: logits_of(model(x)), inputs)
         else:
+            untrained = next(teacher.parameters(), inputs).is_meta
             with torch.no_grad():
-                logits = logits_of(teacher(inputs.flatten(0, 1))).unflatten(0, inputs.shape[:2])
+                flat = inputs.flatten(0, 1).to("meta" if untrained else inputs.device)
+                logits = logits_of(teacher(flat)).unflatten(0, inputs.shape[:2])
+            logits = torch.zeros_like(logits, device=inputs.device) if untrained else logits
         if self.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
         return (logits / self.temperature).softmax(-1)
@@ -70,6 +80,32 @@ class Taught:
 @cache
 def _with_soft(fields: tuple[str, ...]) -> Any:
     return namedtuple("TaughtBatch", [*fields, "soft", "soft_weight"])
+
+
+def two_stages(weight: float, until: int, over: int = 0, ratio: bool = False) -> Callable[[int], float]:
+    """Weight of the soft labels by step: `weight` for `until` steps, falling to 0 over the next `over`, then 0.
+
+    Args:
+        over: steps of the transition; 0 switches at once.
+        ratio: whether it is w / (1 - w), and not w, that falls in a straight line.
+
+    Raises:
+        ValueError: for a weight outside 0 to 1, or of 1 with `ratio`.
+
+    Source: Rawat et al. (2024), A Little Help Goes a Long Way: Efficient LLM Training by Leveraging Small LMs,
+    algorithm 1 and the transitions of its appendix, arXiv 2410.18779
+    """
+    if not 0 <= weight <= 1 or (ratio and weight == 1):
+        raise ValueError(f"weight={weight!r} is not legal: it must be from 0 to 1, and below 1 for ratio=True")
+
+    def at(step: int) -> float:
+        left = min(max(1 - (step + 1 - until) / (over + 1), 0.0), 1.0)
+        if not ratio:
+            return weight * left
+        odds = left * weight / (1 - weight)
+        return odds / (1 + odds)
+
+    return at
 
 
 class Top(NamedTuple):

@@ -6,13 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from mesocosm.training.population import Population, row, stack
+from mesocosm.training.population import Population, row, seeded, stack
 
 LARGE = {"cpu": 3e8, "cuda": 3e10}
 """Floating-point operations of a replica's step from which stacking gains nothing. The CPU's figure is measured
 (benchmarks/RESULTS.md), the GPU's is an estimate."""
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 Gradients = Callable[[Tensor, dict[str, Tensor], Any], tuple[Tensor, Tensor]]
 """`gradients(theta, state, batch)`: gradients `[R, P]` and losses `[R]` at the weights `theta` `[R, P]`."""
@@ -54,6 +57,26 @@ def gradients_of(population: Population, objective: Callable[..., Tensor], funct
     return vmap(of_row, randomness="error") if functional else mapped
 
 
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter of floating-point operations, to which the CPU's fused attention is known too."""
+    fused = {
+        _flash: lambda query, key, value, *rest, out_shape=None, **options: sdpa_flop_count(query, key, value),
+        _flash_backward: lambda grad, query, key, value, *rest, out_shape=None, **options: sdpa_backward_flop_count(
+            grad, query, key, value
+        ),
+    }
+    return FlopCounterMode(display=False, custom_mapping=fused)
+
+
+def flops_of_step(population: Population, objective: Callable[..., Tensor], batch: Any, step: int = 0) -> int:
+    """Operations of the gradient of one replica alone, the first, on its row of `batch` `[R, B, ...]`."""
+    alone = population.select([0])
+    alone.mappable = False
+    with flop_counter() as counter, seeded(0, population.device):
+        gradients_of(alone, objective)(alone.theta, alone.step_state(step), row(batch, [0]))
+    return counter.get_total_flops()
+
+
 def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -> int:
     """Decide how `population` is to step, and give the number of replicas to step in lockstep.
 
@@ -62,11 +85,7 @@ def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -
     Whether replicas are stacked never depends on their number, so that records don't either.
     """
     population.mode(training=True)
-    alone = population.select([0])
-    alone.mappable = False
-    with FlopCounterMode(display=False) as counter:
-        gradients_of(alone, objective)(alone.theta, alone.step_state(0), row(batch, [0]))
-    flops = counter.get_total_flops()
+    flops = flops_of_step(population, objective, batch)
     fitting = int(LARGE[population.device.type] // max(flops, 1))
     if fitting < 1:
         population.mappable = False

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from mesocosm.tasks.base import Task
+from mesocosm.training import parallel
+from mesocosm.training.accounting import COUNTED, Meter
 from mesocosm.training.averaging import EMA
 from mesocosm.training.gradients import gradients_of, plan
 from mesocosm.training.growing import Growth
 from mesocosm.training.history import History, Saved, under
-from mesocosm.training.population import Population, seeded
+from mesocosm.training.population import Layout, Population, seeded
 from mesocosm.training.streams import Online
 
 Measure = Callable[[Population, int], dict[str, Tensor]]
@@ -32,7 +34,13 @@ class Optimiser(Protocol):
     def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]: ...
     def init(self, theta: Tensor) -> dict[str, Tensor]: ...
     def update(
-        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        state: dict[str, Tensor],
+        columns: dict[str, Tensor],
+        t: Tensor,
+        layout: Layout,
     ) -> None: ...
 
 
@@ -71,7 +79,11 @@ def train(
     `population.averaged()` has them, in measurements too.
 
     A replica whose loss or weights stop being finite is frozen and named in `History.diverged`; the others go on as if
-    nothing had happened. `History.metrics["loss"]` is the mean training loss since the measurement before.
+    nothing had happened. `History.metrics["loss"]` is the mean training loss since the measurement before, and
+    "flops" and "tokens" are what a replica's training has cost so far: floating-point operations of all forward and
+    backward passes, a teacher's included and skipped layers not, and tokens read (samples where inputs are no tokens).
+
+    Where `torchrun` started several processes, each takes its share of every batch (`training.parallel`).
 
     Args:
         stream: `stream(step, index, device)` gives the batch `[R, B, ...]` of the replicas at `index`; or a task,
@@ -90,6 +102,8 @@ def train(
         if batch_size is None:
             raise ValueError("batch_size=None is not legal: a task needs a batch size, at least 1")
         stream = Online(stream, batch_size, population.seeds)
+    if compile and parallel.processes() > 1:
+        raise ValueError("compile=True is not legal on several processes: leave it out")
     if steps < 0:
         raise ValueError(f"steps={steps} is not legal: it must be at least 0")
     ages = _ages(population, grow, steps)
@@ -105,8 +119,9 @@ def train(
     for age in ages:
         age.mappable, age.reason = ages[-1].mappable, ages[-1].reason
     advances = [_step(age, objective, optimiser, schedule, clip, average, compile) for age in ages]
+    meter = Meter(objective, stream, gradients=2 if hasattr(optimiser, "ascend") else 1)
     loop = _Loop(
-        history, ages, list(grow), stream, optimiser, advances, average, measure, every, stop, compile, observer
+        history, ages, list(grow), stream, optimiser, advances, meter, average, measure, every, stop, compile, observer
     )
     while first < len(population):
         rows = list(range(first, min(first + stack, len(population))))
@@ -138,6 +153,8 @@ class _Stack:
     columns: dict[str, Tensor]
     age: int
     """How often it has grown."""
+    spent: Tensor
+    """Operations and tokens so far, `[R, 2]` float64."""
 
     def live_rows(self) -> list[int]:
         return [self.rows[place] for place in self.live]
@@ -157,13 +174,14 @@ def _step(
 
     @torch.no_grad()
     def update(theta: Tensor, state: dict, batch: Any, memory: dict, columns: dict, t: Tensor) -> Tensor:
-        gradient, losses = gradients(theta, state, batch)
+        gradient, losses = parallel.averaged(*gradients(theta, state, batch), batch)
         if hasattr(optimiser, "ascend"):
-            gradient, _ = gradients(optimiser.ascend(theta, gradient, columns, population.layout), state, batch)
+            above = optimiser.ascend(theta, gradient, columns, population.layout)
+            gradient, _ = parallel.averaged(*gradients(above, state, batch), batch)
         if clip is not None:
             norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient = gradient * (clip / (norms + 1e-6)).clamp_max(1.0)
-        optimiser.update(theta, gradient, memory, columns, t)
+        optimiser.update(theta, gradient, memory, columns, t, population.layout)
         if average:
             average.update(memory["average"], theta, t)
         return losses
@@ -190,6 +208,7 @@ class _Loop:
     stream: Callable[..., Any]
     optimiser: Optimiser
     advances: list[Callable[[_Stack, Any, int], Tensor]]
+    meter: Meter
     average: EMA | None
     measure: Measure | None
     every: int
@@ -224,6 +243,7 @@ class _Loop:
             if stack.age < len(self.grow) and step == self.grow[stack.age].step:
                 stack = self._grow(stack)
             batch = self.stream(step, stack.population.index, device)
+            stack.spent += self.meter.step(stack.population, batch, step)
             losses[step - since] = self.advances[stack.age](stack, batch, step)
             if self.observer and time.monotonic() >= next_tick:
                 done_before = facts["first"] * total + (step + 1) * len(rows)
@@ -246,7 +266,8 @@ class _Loop:
         state = self.optimiser.init(population.theta)
         if self.average:
             state["average"] = population.theta.clone()
-        return _Stack(population, rows, list(range(len(rows))) if live is None else live, state, columns, age)
+        live, spent = list(range(len(rows))) if live is None else live, torch.zeros(len(padded), 2).double()
+        return _Stack(population, rows, live, state, columns, age, spent)
 
     def _grow(self, stack: _Stack) -> _Stack:
         """The stack one age on, with weights and optimiser state taken over."""
@@ -257,6 +278,7 @@ class _Loop:
         transfer(stack.population.state, larger.population.state)
         for name, memory in larger.state.items():
             transfer(old.views(stack.state[name]), new.views(memory))
+        larger.spent = stack.spent
         return larger
 
     def _evaluate(self, stack: _Stack, losses: Tensor, step: int) -> Tensor:
@@ -271,6 +293,7 @@ class _Loop:
         done = broken | (self.stop(values).cpu() if self.stop else torch.zeros(len(live), dtype=torch.bool))
         if len(losses):
             values = {"loss": losses[:, live].double().mean(0), **values}
+        values |= dict(zip(COUNTED, parallel.total(stack.spent[live]).unbind(1)))
         values = {n: v.detach().double().cpu().masked_fill(broken, torch.nan) for n, v in values.items()}
         self.history.add(step, stack.live_rows(), values)
         return done
@@ -295,7 +318,8 @@ class _Loop:
     def _compact(self, stack: _Stack) -> _Stack:
         places, rows = self._padded(stack.live), stack.live_rows()
         state, columns = ({n: t[places] for n, t in ts.items()} for ts in (stack.state, stack.columns))
-        return _Stack(stack.population.select(places), rows, list(range(len(rows))), state, columns, stack.age)
+        population, live = stack.population.select(places), list(range(len(rows)))
+        return _Stack(population, rows, live, state, columns, stack.age, stack.spent[places])
 
     def _padded(self, rows: list[int]) -> list[int]:
         # A lone replica gets an idle twin: kernels for one differ in the last bits from those for many.
@@ -303,7 +327,7 @@ class _Loop:
 
     def _save(self, stack: _Stack, losses: Tensor, facts: dict[str, Any]) -> Saved:
         tensors, finished = self.history.saved()
-        tensors |= {"theta": stack.population.theta, "losses": losses}
+        tensors |= {"theta": stack.population.theta, "losses": losses, "spent": stack.spent}
         tensors |= {f"optimiser.{n}": t for n, t in stack.state.items()}
         tensors |= {f"state.{n}": t for n, t in stack.population.state.items()}
         return tensors, {**finished, **facts, "rows": stack.rows, "live": stack.live, "age": stack.age}
@@ -314,4 +338,5 @@ class _Loop:
         stack.population.theta = tensors["theta"].to(device)
         stack.population.state = under("state.", tensors, device)
         stack.state = under("optimiser.", tensors, device)
+        stack.spent = tensors["spent"].clone()
         return stack, tensors["losses"].to(device), facts["step"]

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["SGD", "AdamW"]
+from mesocosm.training.population import Layout
+
+__all__ = ["SGD", "AdamW", "Lazy"]
 
 Rate = float | Sequence[float]
 """One number for all replicas, or one a replica."""
@@ -46,7 +49,13 @@ class SGD(_Optimiser):
         return {"momentum": torch.zeros_like(theta)} if torch.as_tensor(self.momentum).any() else {}
 
     def update(
-        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        state: dict[str, Tensor],
+        columns: dict[str, Tensor],
+        t: Tensor,
+        layout: Layout,
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
         if torch.as_tensor(self.weight_decay).any():
@@ -75,7 +84,13 @@ class AdamW(_Optimiser):
         return {"mean": torch.zeros_like(theta), "square": torch.zeros_like(theta)}
 
     def update(
-        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        state: dict[str, Tensor],
+        columns: dict[str, Tensor],
+        t: Tensor,
+        layout: Layout,
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
         t = t.double()
@@ -86,3 +101,39 @@ class AdamW(_Optimiser):
         spread = state["square"].sqrt().div_((1 - beta2**t).sqrt()).add_(self.eps)
         theta.mul_(1 - rate * columns["weight_decay"])
         theta.addcdiv_(state["mean"] * (rate / (1 - beta1**t)), spread, value=-1)
+
+
+@dataclass(frozen=True)
+class Lazy(_Optimiser):
+    """Any optimiser, which leaves a parameter and its memory of it alone in steps in which it has no gradient at all.
+
+    So are the layers that a random path skips: their moments do not fade, and weight decay does not act on them.
+
+    Source: Panigrahi et al. (2024), Efficient Stagewise Pretraining via Progressive Subnetworks, arXiv 2402.05913
+    """
+
+    optimiser: Any
+
+    def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]:
+        return self.optimiser.columns(replicas, device)
+
+    def init(self, theta: Tensor) -> dict[str, Tensor]:
+        return self.optimiser.init(theta)
+
+    def update(
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        state: dict[str, Tensor],
+        columns: dict[str, Tensor],
+        t: Tensor,
+        layout: Layout,
+    ) -> None:
+        """As the optimiser's, in place."""
+        before = [tensor.clone() for tensor in (theta, *state.values())]
+        self.optimiser.update(theta, gradient, state, columns, t, layout)
+        idle = torch.zeros_like(gradient, dtype=torch.bool)
+        for part, kept in zip(gradient.split(layout.widths, 1), idle.split(layout.widths, 1)):
+            kept |= (part == 0).all(1, keepdim=True)
+        for tensor, old in zip((theta, *state.values()), before):
+            tensor.copy_(torch.where(idle, old, tensor))

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mesocosm.seeding import generator
+from mesocosm.training.streams import kinds_of
 
 __all__ = ["RandomPaths", "along_paths", "path_scales", "scaled_layers"]
+
+_gives: dict[type[nn.Module], int] = {}
+"""Length of the tuple that layers of a class give, 0 for a lone tensor; known after the first call of one."""
 
 
 def path_scales(kept: Tensor) -> Tensor:
@@ -34,8 +38,7 @@ class RandomPaths:
     """A stream whose batches carry a random path for each replica and step, `layer_scale` `[R, L]`.
 
     Layers in `always` are on every path; every other one is kept independently, with the probability that gives the
-    mean path length of the step. Skipped layers get no gradient; yet an optimiser's memory of them fades, and weight
-    decay acts on them, where the paper leaves both alone.
+    mean path length of the step. Skipped layers get no gradient; with `Lazy` the optimiser leaves them alone, too.
 
     Args:
         stream: gives the batches.
@@ -43,6 +46,8 @@ class RandomPaths:
         length: mean length of the paths, a function of the step, from `len(always)` to L.
         seeds: key of each replica's paths.
         always: layers on every path; the first and the last where not given.
+        scale: how much each layer of a path adds, from which are kept.
+        chunk: steps whose paths are drawn at once; part of the stream's identity.
 
     Source: Panigrahi et al. (2024), Efficient Stagewise Pretraining via Progressive Subnetworks, algorithm 1,
     arXiv 2402.05913
@@ -55,20 +60,23 @@ class RandomPaths:
         length: Callable[[int], float],
         seeds: Sequence[int | str],
         always: Sequence[int] | None = None,
+        scale: Callable[[Tensor], Tensor] = path_scales,
+        chunk: int = 256,
     ) -> None:
         self.always = sorted({0, n_layers - 1} if always is None else set(always))
         if any(not 0 <= layer < n_layers for layer in self.always):
             raise ValueError(f"always={list(always or ())} is not legal: layers are from 0 to {n_layers - 1}")
         self.stream, self.n_layers, self.length, self.seeds = stream, n_layers, length, list(seeds)
+        self.scale, self.chunk = scale, chunk
+        self._uniform: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
         """The batch `[R, B, ...]` of this step for the replicas at `index`, with `layer_scale`."""
         batch = self.stream(step, index, device)
-        scale = torch.stack([path_scales(self.kept(step, self.seeds[r])) for r in index]).to(device)
-        return _with_scale(batch._fields)(*batch, scale)
+        return _with_scale(batch._fields)(*batch, self.scale(self.kept(step, index)).to(device))
 
-    def kept(self, step: int, seed: int | str) -> Tensor:
-        """Which layers are on a replica's path at a step, `[L]` bool.
+    def kept(self, step: int, index: Sequence[int]) -> Tensor:
+        """Which layers are on the replicas' paths at a step, `[R, L]` bool.
 
         Raises:
             ValueError: for a length that no such paths have on average.
@@ -76,10 +84,17 @@ class RandomPaths:
         fixed, length = len(self.always), self.length(step)
         if not fixed <= length <= self.n_layers:
             raise ValueError(f"length={length} is not legal: it must be from {fixed} to n_layers={self.n_layers}")
-        chance = (length - fixed) / max(self.n_layers - fixed, 1)
-        kept = torch.rand(self.n_layers, generator=generator(seed, "path", step)) < chance
-        kept[self.always] = True
+        number, offset = divmod(step, self.chunk)
+        if self._uniform[0] != number:
+            draws = [torch.rand(self.chunk, self.n_layers, generator=generator(s, "path", number)) for s in self.seeds]
+            self._uniform = number, torch.stack(draws, 1)
+        kept = self._uniform[1][offset, list(index)] < (length - fixed) / max(self.n_layers - fixed, 1)
+        kept[:, self.always] = True
         return kept
+
+    def kinds(self, step: int, index: Sequence[int]) -> list[Any]:
+        """What the cost of a replica's step depends on: the length of its path, as layers cost the same."""
+        return list(zip(self.kept(step, index).sum(1).tolist(), kinds_of(self.stream, step, index)))
 
 
 @cache
@@ -108,25 +123,29 @@ def along_paths(
 def scaled_layers(layers: Sequence[nn.Module], scale: Tensor) -> Iterator[None]:
     """Let each layer add `scale` `[L]` times what it adds to its input; 0 skips it.
 
-    A layer gives its input plus what it adds, alone or as the first of a tuple. Skipped layers are computed all the
-    same, so that the paths of many replicas can differ.
+    A layer takes the residual stream `x` first and gives it with what it adds, alone or as the first of a tuple. Where
+    replicas are stacked, layers of scale 0 are computed all the same, so that paths can differ; elsewhere they are
+    skipped.
     """
 
-    def scaled(factor: Tensor) -> Callable[..., Any]:
-        def hook(module: nn.Module, arguments: tuple, options: dict, output: Any) -> Any:
-            x = arguments[0] if arguments else options["hidden_states"]
-            y = output[0] if isinstance(output, tuple) else output
-            y = x + factor * (y - x)
-            return (y, *output[1:]) if isinstance(output, tuple) else y
+    def scaled(layer: nn.Module, factor: Tensor) -> Callable[..., Any]:
+        forward, kind = layer.forward, type(layer)
+        stacked = torch._C._functorch.is_batchedtensor(factor) or torch.compiler.is_compiling()
+        off = not stacked and float(factor) == 0
 
-        return hook
+        def run(x: Tensor, *arguments: Any, **options: Any) -> Any:
+            if off and kind in _gives:
+                return (x, *[None] * (_gives[kind] - 1)) if _gives[kind] else x
+            y = forward(x, *arguments, **options)
+            _gives[kind] = len(y) if isinstance(y, tuple) else 0
+            return (x + factor * (y[0] - x), *y[1:]) if isinstance(y, tuple) else x + factor * (y - x)
 
-    handles = [
-        layer.register_forward_hook(scaled(factor), with_kwargs=True)
-        for layer, factor in zip(layers, scale, strict=True)
-    ]
+        return run
+
+    for layer, factor in zip(layers, scale, strict=True):
+        layer.forward = scaled(layer, factor)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for layer in layers:
+            del layer.forward

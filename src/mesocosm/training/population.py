@@ -11,6 +11,7 @@ from torch.func import functional_call, vmap
 
 from mesocosm.models.dropout import Dropout
 from mesocosm.seeding import key
+from mesocosm.training.parallel import place
 
 ALIGNMENT = 16
 """Each parameter starts at a multiple of this many numbers in its row (64 bytes), so that kernels, and with them the
@@ -172,12 +173,17 @@ class Population:
 
     def step_state(self, step: int) -> dict[str, Tensor]:
         """Frozen parameters, buffers and this step's dropout keys by name, `[R, ...]`."""
-        shift = torch.tensor(step) * _ODD
+        shift = _shift(step)
         return self.state | {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
 
     def step_seed(self, step: int) -> int:
         """Seed of the first replica for what draws from PyTorch's own generators in this step."""
-        return int(self.noise_keys[0] + torch.tensor(step) * _ODD)
+        return int(self.noise_keys[0] + _shift(step))
+
+
+def _shift(step: int) -> Tensor:
+    """Between the keys of two steps, and of two processes, which see different samples."""
+    return (torch.tensor(step) + (place() << 32)) * _ODD
 
 
 @contextmanager

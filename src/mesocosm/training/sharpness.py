@@ -44,9 +44,15 @@ class SAM(_Optimiser):
         return self.optimiser.init(theta)
 
     def update(
-        self, theta: Tensor, gradient: Tensor, state: dict[str, Tensor], columns: dict[str, Tensor], t: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        state: dict[str, Tensor],
+        columns: dict[str, Tensor],
+        t: Tensor,
+        layout: Layout,
     ) -> None:
-        self.optimiser.update(theta, gradient, state, columns, t)
+        self.optimiser.update(theta, gradient, state, columns, t, layout)
 
     def ascend(self, theta: Tensor, gradient: Tensor, columns: dict[str, Tensor], layout: Layout) -> Tensor:
         """The weights `[R, P]` at which the step's gradient is to be taken."""

@@ -8,8 +8,14 @@ from torch import Tensor
 
 from mesocosm.seeding import generator
 from mesocosm.tasks.base import Task
+from mesocosm.training.parallel import share
 
 __all__ = ["Epochs", "Online"]
+
+
+def kinds_of(stream: Any, step: int, index: Sequence[int]) -> list[Any]:
+    """What the cost of a step depends on for each replica, where a stream says so by `kinds(step, index)`."""
+    return stream.kinds(step, index) if hasattr(stream, "kinds") else [None] * len(index)
 
 
 class Online:
@@ -38,7 +44,7 @@ class Online:
         if self._key != (number, tuple(index), device):
             self._key, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
         # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
-        return self._chunk._make(field[:, :, offset].contiguous() for field in self._chunk)
+        return share(self._chunk._make(field[:, :, offset].contiguous() for field in self._chunk))
 
     def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
         """A chunk as a batch `[R, B, C, ...]`."""
@@ -76,7 +82,7 @@ class Epochs:
             self._key, self._order = (epoch, tuple(index), device), self._shuffle(epoch, index).to(device)
             self.data = self.data._make(field.to(device) for field in self.data)
         chosen = self._order[:, offset * self.batch_size : (offset + 1) * self.batch_size]
-        return self.data._make(field[chosen] for field in self.data)
+        return share(self.data._make(field[chosen] for field in self.data))
 
     def _shuffle(self, epoch: int, index: Sequence[int]) -> Tensor:
         size = self.subsets.shape[1]

@@ -1,0 +1,95 @@
+"""Two processes that share every batch train as one does."""
+
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from mesocosm.lab.files import read_table
+from mesocosm.models import Transformer
+from mesocosm.tasks import ProbabilisticGrammar
+from mesocosm.training import SAM, SGD, History, Population, distil, train
+from mesocosm.training.distillation import Taught
+from mesocosm.training.parallel import together
+from mesocosm.training.population import row
+from mesocosm.training.streams import Online
+
+# Sentences of different lengths: processes' shares have different numbers of tokens.
+TASK = ProbabilisticGrammar(levels=3)
+SEEDS = [0, 1]
+
+
+def taught(steps: int = 4) -> History:
+    """A training with a teacher, norms and shares that no two processes cut equally."""
+    make = partial(Transformer.for_task, TASK, d_model=8, n_heads=2, n_layers=1)
+    stream = Taught(Online(TASK, 5, SEEDS), [Population(make, SEEDS)], weight=0.5)
+    return train(Population(make, SEEDS), stream, distil, SAM(SGD(0.1)), steps=steps, clip=0.5)
+
+
+def of_rank(rank: int, port: int, out: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with together("cpu"):
+        history = taught()
+    torch.save({"theta": history.population.theta, **history.metrics}, out / f"{rank}.pt")
+
+
+def of_rank_with_dropout(rank: int, port: int, out: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with together("cpu"):
+        population = Population(lambda: nn.Dropout(0.5), [0])
+        dropped = population.caller(lambda model, x: model(x))({}, row(population.step_state(3), 0), torch.ones(64))
+    torch.save({"dropped": dropped}, out / f"{rank}.pt")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_two_processes_train_as_one(tmp_path: Path, port: int) -> None:
+    multiprocessing.spawn(of_rank, (port, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    alone = taught()
+    for name, value in {"theta": alone.population.theta, **alone.metrics}.items():
+        torch.testing.assert_close(first[name], second[name], atol=0, rtol=0, equal_nan=True)
+        torch.testing.assert_close(first[name], value.to(first[name].dtype), atol=1e-5, rtol=1e-4, equal_nan=True)
+
+
+def test_processes_drop_other_activations(tmp_path: Path, port: int) -> None:
+    multiprocessing.spawn(of_rank_with_dropout, (port, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True)["dropped"] for rank in range(2))
+    assert set(first.unique().tolist()) == {0, 2}
+    assert (first != second).any()
+
+
+def test_torchrun_runs_a_study_into_one_folder(tmp_path: Path, port: int) -> None:
+    def run(out: str, *launcher: str) -> pandas.DataFrame:
+        command = [*launcher, "-m", "mesocosm.cli", "run", "tiny", "--preset", "smoke", "--out", str(tmp_path / out)]
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("run folder:") == 1
+        return read_table(tmp_path / out / "records.parquet")
+
+    two = run("two", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port))
+    one = run("one")
+    assert len(one) > 20
+    pandas.testing.assert_frame_equal(two.drop(columns="value"), one.drop(columns="value"))
+    # Its networks drop activations, and each process others; what is counted is the same.
+    counted = one.metric.isin(["flops", "tokens"]) | ((one.step == 0) & (one.metric == "error"))
+    pandas.testing.assert_frame_equal(two[counted], one[counted])
+
+
+def test_fewer_samples_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesocosm.training.parallel.processes", lambda: 7)
+    with pytest.raises(ValueError, match=r"batch_size=5 is not legal: 7 processes need a sample each"):
+        Online(TASK, 5, SEEDS)(0, [0, 1], torch.device("cpu"))
