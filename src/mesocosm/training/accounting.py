@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.training.gradients import flop_counter, flops_of_step
+from mesocosm.training.parallel import total
 from mesocosm.training.population import Population
 from mesocosm.training.streams import kinds_of
 
@@ -46,5 +47,5 @@ class Meter:
             flops = drawing.get_total_flops() + self.gradients * flops_of_step(alone, self.objective, batch, step)
             inputs = batch.inputs[0]
             tokens = len(inputs) if inputs.is_floating_point() else inputs.numel()
-            self.known[kind] = torch.tensor([flops, tokens], dtype=torch.float64)
+            self.known[kind] = total(torch.tensor([flops, tokens], dtype=torch.float64))
         return self.known[kind]

@@ -293,7 +293,7 @@ class _Loop:
         done = broken | (self.stop(values).cpu() if self.stop else torch.zeros(len(live), dtype=torch.bool))
         if len(losses):
             values = {"loss": losses[:, live].double().mean(0), **values}
-        values |= dict(zip(COUNTED, parallel.total(stack.spent[live]).unbind(1)))
+        values |= dict(zip(COUNTED, stack.spent[live].unbind(1)))
         values = {n: v.detach().double().cpu().masked_fill(broken, torch.nan) for n, v in values.items()}
         self.history.add(step, stack.live_rows(), values)
         return done

@@ -90,6 +90,6 @@ def total(counts: Tensor) -> Tensor:
     """The sum over all processes of what each has counted."""
     if processes() == 1:
         return counts
-    counts = counts.clone()
+    counts = counts.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
     dist.all_reduce(counts)
-    return counts
+    return counts.cpu()
