@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import re
 import typing
 from typing import Any
 
@@ -69,7 +70,7 @@ def _show_study(piece: Piece) -> None:
     from mesocosm.lab.lab import Lab
 
     study = piece.load()
-    console.print(f"[bold]{study.title}[/bold]\n{study.paper}\n\n{study.question}\n")
+    console.print(f"[bold]{escape(study.title)}[/]\n{escape(study.paper)}\n\n{escape(study.question)}\n")
     claims = Table("claim", CLAIM, show_lines=True)
     for claim in study.claims:
         control = claim.control.statement if claim.control else "none"
@@ -94,25 +95,31 @@ def _show_study(piece: Piece) -> None:
             flops(sum(p.flops for p in prices)),
             size(max((p.memory for p in prices), default=0)),
         )
-    console.print(costs, *unknown, sep="\n")
+    console.print(costs, *map(escape, unknown), sep="\n")
     console.print(f"`mesocosm run {piece.name} --preset NAME --dry-run` also estimates the time on this machine.")
     for departure in study.departures:
-        console.print(f"- {departure}")
+        console.print(f"- {departure}", markup=False)
 
 
 def _show_task(piece: Piece) -> None:
     from mesocosm.seeding import generator
 
     kind = piece.load()
-    console.print(f"[bold]{piece.name}[/bold]: {_flow(kind.__doc__)}\n")
+    console.print(f"[bold]{piece.name}[/]: {escape(_flow(kind.__doc__))}\n")
     _show_settings(kind)
     task = kind()
+    try:
+        batch = task.sample(2, generator(0, "show"))
+    except (ImportError, OSError, ValueError) as reason:
+        console.print(f"no samples here: {reason}", markup=False)
+        return
     table = Table("field", "shape and dtype of 2 samples", "meaning")
-    for name, tensor in zip((batch := task.sample(2, generator(0, "show")))._fields, batch):
-        table.add_row(name, f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}", kind.fields[name])
+    for name, tensor in zip(batch._fields, batch):
+        shape = f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        table.add_row(name, escape(shape), escape(kind.fields[name]))
     console.print(table)
     if task.tokens:
-        console.print("vocabulary: " + " ".join(f"{i}={t}" for i, t in enumerate(task.tokens)))
+        console.print("vocabulary: " + " ".join(f"{i}={t}" for i, t in enumerate(task.tokens)), markup=False)
     console.print(f"a model takes {list(task.input_shape)} and gives {list(task.output_shape)} for each sample")
 
 
@@ -122,14 +129,21 @@ def _show_settings(kind: type) -> None:
     hints = typing.get_type_hints(kind)
     table = Table("setting", "default", "legal", "meaning")
     for field in dataclasses.fields(kind):
-        table.add_row(field.name, repr(field.default), legal(field, hints[field.name]), field.metadata.get("help", ""))
+        words = (repr(field.default), legal(field, hints[field.name]), field.metadata.get("help", ""))
+        table.add_row(field.name, *map(escape, words))
     console.print(table)
 
 
 def _show_code(piece: Piece) -> None:
     target: Any = piece.load()
-    console.print(f"[bold]{piece.module}.{piece.attribute}[/bold]{inspect.signature(target)}\n", markup=True)
+    console.print(f"[bold]{piece.module}.{piece.attribute}[/]{escape(_signature(target))}\n")
     console.print(_flow(target.__doc__ or piece.summary), markup=False)
+
+
+def _signature(target: Any) -> str:
+    """Arguments with their types and defaults, without the modules that these come from."""
+    named = re.sub(r"<(?:function|class) '?([\w.]+)[^>]*>", r"\1", str(inspect.signature(target)))
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z_])", "", named)
 
 
 def _flow(docstring: str) -> str:

@@ -151,7 +151,7 @@ def _lab(request: folders.Request, options: RunOptions) -> "Lab":
 def _plan(request: folders.Request) -> list:
     try:
         return list(folders.load_study(request.study).plan(request.config))
-    except (ValueError, FileNotFoundError) as error:
+    except (ImportError, ValueError, FileNotFoundError) as error:
         raise UserError(error) from error
 
 

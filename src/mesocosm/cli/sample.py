@@ -38,7 +38,7 @@ def sample(task: str, settings: list[str]) -> int:
 
     try:
         batch = made.sample(options.count, generator(options.seed, "sample"))
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         raise UserError(error) from error
     columns = {name: field.tolist() for name, field in zip(batch._fields, batch)}
     if options.text:

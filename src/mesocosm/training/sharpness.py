@@ -14,7 +14,9 @@ from mesocosm.training.population import Layout
 
 __all__ = ["SAM", "uphill"]
 
-EVERY = lambda name: True
+
+def every(name: str) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class SAM(_Optimiser):
     optimiser: Any
     rho: Rate = 0.05
     adaptive: bool = False
-    only: Callable[[str], bool] = EVERY
+    only: Callable[[str], bool] = every
 
     def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]:
         return self.optimiser.columns(replicas, device) | super().columns(replicas, device)
@@ -56,7 +58,7 @@ class SAM(_Optimiser):
 
     def ascend(self, theta: Tensor, gradient: Tensor, columns: dict[str, Tensor], layout: Layout) -> Tensor:
         """The weights `[R, P]` at which the step's gradient is to be taken."""
-        if self.only is not EVERY:
+        if self.only is not every:
             gradient = gradient * _mask(layout, self.only).to(theta.device)
         return theta + columns["rho"] * _direction(theta, gradient, self.adaptive)
 
@@ -76,7 +78,7 @@ def _mask(layout: Layout, only: Callable[[str], bool]) -> Tensor:
 
 
 @contextmanager
-def uphill(model: nn.Module, rho: float, adaptive: bool = False, only: Callable[[str], bool] = EVERY) -> Iterator[None]:
+def uphill(model: nn.Module, rho: float, adaptive: bool = False, only: Callable[[str], bool] = every) -> Iterator[None]:
     """Move the weights of a module of your own uphill along its gradients, and put them back on leaving.
 
         loss(model).backward()
