@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mesocosm.models import Transformer
 from mesocosm.tasks import FlipFlop
-from mesocosm.training import AdamW, Population, Taught, cross_entropy, distil, from_top, top_of, train
+from mesocosm.training import AdamW, Population, Taught, cross_entropy, distil, from_top, top_of, train, two_stages
 from mesocosm.training.streams import Online
 
 TASK = FlipFlop(length=10)
@@ -70,6 +70,27 @@ def test_the_top_of_a_law_keeps_what_it_says_and_spreads_the_rest() -> None:
         assert torch.equal(again.topk(k).values, law.topk(k).values)
     with pytest.raises(ValueError, match="k=8 is not legal: it must be from 1 to the number of classes, 7"):
         top_of(law, 8)
+
+
+def test_two_stages_switch_or_fade() -> None:
+    at_once, slowly = two_stages(0.6, 3), two_stages(0.6, 3, over=3)
+    assert [at_once(step) for step in range(6)] == [0.6, 0.6, 0.6, 0.0, 0.0, 0.0]
+    assert [slowly(step) for step in range(8)] == pytest.approx([0.6, 0.6, 0.6, 0.45, 0.3, 0.15, 0.0, 0.0])
+    by_ratio = [two_stages(0.6, 3, over=3, ratio=True)(step) for step in range(8)]
+    odds = [weight / (1 - weight) for weight in by_ratio]
+    assert odds == pytest.approx([1.5, 1.5, 1.5, 1.125, 0.75, 0.375, 0.0, 0.0])
+    assert two_stages(1.0, 2)(1) == 1.0
+    with pytest.raises(ValueError, match=r"weight=1.5 is not legal: it must be from 0 to 1"):
+        two_stages(1.5, 3)
+    with pytest.raises(ValueError, match=r"weight=1 is not legal: .* below 1 for ratio=True"):
+        two_stages(1, 3, over=2, ratio=True)
+
+
+def test_the_second_stage_is_plain_training_without_the_teacher() -> None:
+    stream = Taught(Online(TASK, 4, [0]), [transformer()], weight=two_stages(0.5, 2))
+    assert [stream(step, [0], CPU).soft_weight.item() for step in range(4)] == [0.5, 0.5, 0.0, 0.0]
+    batch, student = only(stream(2, [0], CPU), 0), transformer()
+    torch.testing.assert_close(distil(student, batch), cross_entropy(student, batch))
 
 
 def test_bad_arguments_are_named() -> None:

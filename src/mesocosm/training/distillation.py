@@ -13,7 +13,7 @@ from mesocosm.training.objectives import _mean
 from mesocosm.training.population import Population
 from mesocosm.training.streams import kinds_of
 
-__all__ = ["Taught", "distil", "from_top", "top_of", "two_stages"]
+__all__ = ["Taught", "distil", "from_top", "stand_in", "top_of", "two_stages"]
 
 
 class Taught:
@@ -22,8 +22,7 @@ class Taught:
     Args:
         stream: gives the batches.
         teachers: the teacher at successive checkpoints (or the one teacher): modules of one network for all replicas,
-            or populations with a teacher a replica. A module on the meta device, which stands in for one that is yet to
-            be trained, finds all classes equally likely.
+            or populations with a teacher a replica. A `stand_in` finds all classes equally likely.
         schedule: which of the teachers teaches at a step; the last one where not given.
         temperature: of the teacher's softmax; 0 gives its most likely class alone.
         weight: of the soft labels, from 0 (labels only) to 1 (teacher only), or a function of the step. At weight 0 the
@@ -75,6 +74,12 @@ class Taught:
         if self.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
         return (logits / self.temperature).softmax(-1)
+
+
+def stand_in(make_model: Callable[[], nn.Module]) -> nn.Module:
+    """A network without numbers, for a plan: in place of a teacher that is yet to be trained, it has its price."""
+    with torch.device("meta"):
+        return make_model()
 
 
 @cache
