@@ -44,12 +44,13 @@ class RunOptions(Settings):
 
 def run(study: str, settings: list[str]) -> int:
     from mesocosm.cli.flags import parse
-    from mesocosm.training.parallel import from_leader
 
     whole, preset = folders.load_study(study), _preset(settings)
     summary = f"{whole.question} Defaults are those of --preset {preset}."
     groups = RunOptions(preset=preset), whole.presets[preset]
     options, config = parse(f"mesocosm run {study}", summary, settings, *groups)
+    from mesocosm.training.parallel import from_leader
+
     request = folders.Request(study, options.preset, config, options.model)
     with _processes(options):
         lab = _lab(request, options)
