@@ -32,6 +32,36 @@ def test_both_halves_tell_the_label_unless_decorrelated():
     assert stats.chisquare((2 * batch.easy_label + batch.hard_label).bincount(minlength=4)).pvalue > 1e-3
 
 
+def test_the_easy_half_may_come_from_another_source(monkeypatch):
+    """Colour images in place of CIFAR-10's, which are not everywhere."""
+    colours = Images().train()._replace(inputs=torch.rand(1000, 3, 32, 32))
+    train = Images.train
+    monkeypatch.setattr(Images, "train", lambda self: colours if self.source == "cifar10" else train(self))
+    digits = Images().train().inputs
+
+    task = ImagePairs(source="cifar10", easy_source="digits", easy=(0, 1), hard=(1, 9))
+    batch = task.sample(20, generator(0))
+    assert batch.inputs.shape == (20, *task.input_shape) == (20, 3, 64, 32)
+    assert torch.equal(batch.inputs[:, :, 32:], colours.inputs[batch.rows[:, 1]])
+    upper = batch.inputs[:, :, :32]
+    assert torch.equal(upper, upper[:, :1].expand(-1, 3, -1, -1))
+    shrunk = torch.nn.functional.avg_pool2d(upper[:, :1], 4)
+    distances = torch.cdist(shrunk.flatten(1), digits.flatten(1))
+    assert torch.equal(distances.argmin(1), batch.rows[:, 0])
+
+    task = ImagePairs(easy_source="cifar10")
+    batch = task.sample(20, generator(0))
+    assert batch.inputs.shape == (20, *task.input_shape) == (20, 1, 16, 8)
+    grey = colours.inputs[batch.rows[:, 0]].mean(1, keepdim=True)
+    shrunk = torch.nn.functional.interpolate(grey, size=(8, 8), mode="bilinear", antialias=True)
+    torch.testing.assert_close(batch.inputs[:, :, :8], shrunk)
+
+
+def test_naming_the_same_source_twice_changes_nothing():
+    same = ImagePairs(easy_source="digits", size=4).sample(5, generator(0))
+    assert torch.equal(same.inputs, ImagePairs(size=4).sample(5, generator(0)).inputs)
+
+
 def test_images_of_a_class_are_equally_likely():
     batch = ImagePairs().sample(40_000, generator(2))
     of_three = (Images().train().targets == 3).nonzero()[:, 0]

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from mesocosm.seeding import generator
-from mesocosm.tasks import TextBytes
+from mesocosm.tasks import MaskedText, TextBytes
 
 DATA = Path(os.environ.get("MESOCOSM_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 TEXTS = ["tinyshakespeare/input.txt", "wikitext2/valid.txt", "wikitext2/test.txt"]
@@ -113,3 +113,61 @@ def test_published_texts(name):
         assert bytes(inputs) == content[start : start + 100]
     held_out = dataclasses.replace(task, split="valid").whole().targets.numel()
     assert held_out == pytest.approx(0.1 * len(content), rel=0.02)
+
+
+@pytest.fixture
+def verse(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("In the  beginning\n\tGod created\r\nthe heaven (and) the earth: É 1!\n".encode() * 20)
+    return MaskedText(path=str(path), length=9, blocks=5, valid_share=0.3, mask_rate=0.5)
+
+
+def as_text(task, numbers):
+    return "".join("_" if n == task.mask else task.tokens[n] for n in numbers)
+
+
+def test_masked_text_is_read_in_lower_case_with_single_spaces(verse):
+    line = "in the beginning god created the heaven (and) the earth: 1! "
+    assert verse.origin.endswith(f"{20 * len(line)} bytes")
+    batch = verse.sample(100, generator(0))
+    for start, numbers in zip(batch.position.tolist(), batch.targets.tolist()):
+        assert as_text(verse, numbers) == (line * 21)[start : start + 9]
+    frequencies = dict(zip(verse.tokens, verse.frequencies.tolist()))
+    assert frequencies["MASK"] == 0
+    assert verse.chance == frequencies[" "]
+    assert frequencies["e"] == pytest.approx(line.count("e") / len(line), rel=0.1)
+
+
+def test_only_chosen_characters_are_corrupted_in_the_shares_asked_for(verse):
+    task = dataclasses.replace(verse, fates=(2.0, 1.0, 1.0))
+    batch = task.sample(8000, generator(1))
+    chosen = batch.weights == 1
+    assert torch.equal(batch.inputs[~chosen], batch.targets[~chosen])
+    assert chosen.float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert (batch.inputs[chosen] == task.mask).float().mean().item() == pytest.approx(0.5, abs=0.01)
+    same = (batch.inputs == batch.targets)[chosen].float().mean().item()
+    assert same == pytest.approx(0.25 + 0.25 / task.mask, abs=0.01)
+    assert batch.targets.max() < task.mask
+
+
+def test_shuffled_text_keeps_each_windows_characters(verse):
+    shuffled = dataclasses.replace(verse, shuffled=True).sample(50, generator(2))
+    plain = verse.sample(50, generator(2))
+    assert torch.equal(shuffled.position, plain.position)
+    assert torch.equal(shuffled.targets.sort(1).values, plain.targets.sort(1).values)
+    assert (shuffled.targets != plain.targets).any(1).float().mean() > 0.9
+
+
+def test_the_whole_masked_text_is_always_the_same(verse):
+    first, second = verse.whole(), verse.whole()
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert torch.equal(first.position, dataclasses.replace(verse, shuffled=True).whole().position)
+
+
+def test_masked_batch_is_what_the_task_declares(verse):
+    batch = verse.sample(5, generator(0))
+    assert batch._fields == tuple(verse.fields)
+    assert batch.inputs.shape == (5, *verse.input_shape)
+    assert verse.output_shape == (9, len(verse.tokens)) == (9, 49)
+    with pytest.raises(ValueError, match=r"fates=\(0\.5,\) is not legal: it must hold 3 shares of a positive sum"):
+        dataclasses.replace(verse, fates=(0.5,))

@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from mesocosm.models import Transformer
-from mesocosm.training import Growth, copy_last, copy_middle, grow_module, layer_sources, proportional_stages
+from mesocosm.training import (
+    Growth,
+    add_nothing,
+    copy_last,
+    copy_middle,
+    grow_module,
+    layer_sources,
+    proportional_cost,
+    proportional_stages,
+    without_copies,
+)
 
 
 def letters(order: list[int]) -> str:
@@ -25,6 +35,15 @@ def test_proportional_stages_cost_what_the_paper_says(power: int, share: float) 
     changes = [0, *proportional_stages(steps, stages, power), steps]
     cost = sum((i + 1) * (changes[i + 1] - changes[i]) for i in range(stages)) / (stages * steps)
     assert cost == pytest.approx(share, abs=1e-3)
+    assert proportional_cost(stages, power) == pytest.approx(share, abs=5e-4)
+    head = 1.5
+    cost = sum((i + 1 + head) * (changes[i + 1] - changes[i]) for i in range(stages)) / ((stages + head) * steps)
+    assert proportional_cost(stages, power, outside=head) == pytest.approx(cost, abs=1e-4)
+
+
+def test_small_schedules_cost_what_the_closed_form_says() -> None:
+    assert [proportional_cost(4, power) for power in (1, 2)] == pytest.approx([0.75, 100 / 120])
+    assert proportional_cost(1) == 1
 
 
 def model(layers: int, width: int = 8) -> Transformer:
@@ -44,6 +63,34 @@ def test_layers_are_copied_and_the_rest_is_taken_over() -> None:
             assert torch.equal(parameter, small.get_parameter(name))
     large.blocks[0].mlp.fc_in.weight.data.add_(1)
     assert not torch.equal(large.blocks[0].mlp.fc_in.weight, large.blocks[1].mlp.fc_in.weight), "copied, not shared"
+
+
+@pytest.mark.parametrize(
+    ("rule", "depth", "expected"),
+    [
+        (copy_middle, 1, [0, 1, None, 2]),
+        (copy_last, 1, [0, 1, 2, None]),
+        (copy_middle, 2, [0, 1, 2, 3, None, None, 4, 5]),
+    ],
+)
+def test_copies_give_their_places_to_fresh_layers(rule, depth: int, expected: list[int | None]) -> None:
+    sources = rule(3, depth)
+    assert without_copies(sources) == expected
+    assert without_copies(without_copies(sources)) == expected
+
+
+def test_a_layer_that_adds_nothing_leaves_the_function_and_learns() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(5, (4, 6))
+    small, large = model(2), model(3)
+    grow_module(small, large, layer_sources("blocks.{}.", [0, None, 1]))
+    assert not torch.allclose(large(tokens), small(tokens))
+    assert add_nothing(large.blocks[1]) is large.blocks[1]
+    assert torch.equal(large(tokens), small(tokens))
+    large(tokens).sin().sum().backward()
+    assert large.blocks[1].attn.out.weight.grad.abs().sum() > 0
+    with pytest.raises(AttributeError, match="elsewhere"):
+        add_nothing(large.blocks[1], writes=["elsewhere"])
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:

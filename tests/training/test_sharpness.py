@@ -48,6 +48,24 @@ def test_a_population_equals_one_network_by_the_formula(adaptive: bool, only) ->
             torch.testing.assert_close(population.weights()[name][r], parameter.detach(), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_it_goes_the_way_of_pytorch_optimizer(adaptive: bool) -> None:
+    peer = pytest.importorskip("pytorch_optimizer")
+    population = Population(mlp, [7])
+    model = population.replica(0)
+    train(population, TASK, hinge, SAM(SGD(0.1, momentum=0.9), rho=0.2, adaptive=adaptive), steps=20, batch_size=8)
+    stream = Online(TASK, 8, [7])
+    optimiser = peer.SAM(model.parameters(), torch.optim.SGD, rho=0.2, adaptive=adaptive, lr=0.1, momentum=0.9)
+    for step in range(20):
+        batch = stream(step, [0], torch.device("cpu"))
+        batch = batch._make(field[0] for field in batch)
+        for advance in (optimiser.first_step, optimiser.second_step):
+            hinge(model, batch).backward()
+            advance(zero_grad=True)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(population.weights()[name][0], parameter.detach(), atol=1e-6, rtol=0)
+
+
 def test_without_a_way_uphill_it_is_the_optimiser_alone() -> None:
     plain, flat = Population(mlp, range(2)), Population(mlp, range(2))
     train(plain, TASK, hinge, SGD(0.1, momentum=0.9), steps=10, batch_size=8)

@@ -78,7 +78,7 @@ class _Meter:
 
     def __init__(self, lab: Lab, timed: bool) -> None:
         self.lab, self.timed = lab, timed
-        self.known: dict[tuple, tuple[float, float, int]] = {}
+        self.known: dict[tuple, tuple[float, int]] = {}
         self.probed: dict[tuple, float] = {}
 
     def price(self, cell: Cell) -> Price:
@@ -88,11 +88,9 @@ class _Meter:
         loss = getattr(cell.objective, "__qualname__", repr(cell.objective))
         task = (cell.task.input_shape, cell.task.output_shape)
         alike: tuple = (str(model), str(shapes), *task, cell.batch_size, loss)
-        if alike not in self.known:
-            self.known[alike] = _count(model, cell)
-        one, _, activations = self.known[alike]
+        one, activations = self._gradient(alike, model, cell, _draw(cell)[0])
         gradients = 2 if hasattr(cell.optimiser, "ascend") else 1
-        step = self._mean(cell, model, gradients) if hasattr(cell.stream, "kinds") else gradients * one
+        step = self._mean(alike, model, cell, gradients) if hasattr(cell.stream, "kinds") else gradients * one
         stack = max(int(LARGE[torch.device(self.lab.device).type] // max(one, 1)), 1)
         seconds = None
         if self.timed:
@@ -112,14 +110,22 @@ class _Meter:
             seconds=seconds,
         )
 
-    def _mean(self, cell: Cell, model: nn.Module, gradients: int) -> float:
+    def _gradient(self, alike: tuple, model: nn.Module, cell: Cell, batch: Any) -> tuple[float, int]:
+        """As `_count`, once for all cells alike and for each path of layers."""
+        path = tuple((batch.layer_scale > 0).tolist()) if hasattr(batch, "layer_scale") else ()
+        if (alike, path) not in self.known:
+            self.known[alike, path] = _count(model, cell, batch)
+        return self.known[alike, path]
+
+    def _mean(self, alike: tuple, model: nn.Module, cell: Cell, gradients: int) -> float:
         """Operations of a step, with what its stream computes, on average over the kinds of steps."""
         kinds: dict[Any, list[int]] = {}
         for step in range(0, cell.steps, max(1, cell.steps // LOOKED_AT)):
             kinds.setdefault(kinds_of(cell.stream, step, [0])[0], []).append(step)
         total = 0.0
         for steps in kinds.values():
-            gradient, drawing, _ = _count(model, cell, steps[0])
+            batch, drawing = _draw(cell, steps[0])
+            gradient, _ = self._gradient(alike, model, cell, batch)
             total += (gradients * gradient + drawing) * len(steps)
         return total / sum(map(len, kinds.values()))
 
@@ -147,10 +153,15 @@ def _sampled(stream: Any, cell: Cell) -> Any:
     return changed
 
 
-def _count(model: nn.Module, cell: Cell, step: int = 0) -> tuple[float, float, int]:
-    """Operations of a replica's gradient and of drawing its batch, and bytes kept for the backward pass."""
-    with flop_counter() as drawing:
+def _draw(cell: Cell, step: int = 0) -> tuple[Any, float]:
+    """A batch `[B, ...]` of one replica, and the operations that drawing it takes."""
+    with flop_counter() as counter:
         batch = row(_sampled(cell.stream, cell)(step, [0], torch.device("cpu")), 0)
+    return batch, float(counter.get_total_flops())
+
+
+def _count(model: nn.Module, cell: Cell, batch: Any) -> tuple[float, int]:
+    """Operations of one replica's gradient, and bytes its forward pass keeps for the backward pass."""
     own = {id(p) for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -164,7 +175,7 @@ def _count(model: nn.Module, cell: Cell, step: int = 0) -> tuple[float, float, i
     counter = flop_counter()
     with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         cell.objective(model, type(batch)(**blank)).backward()
-    return float(counter.get_total_flops()), float(drawing.get_total_flops()), sum(kept.values())
+    return float(counter.get_total_flops()), sum(kept.values())
 
 
 def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:

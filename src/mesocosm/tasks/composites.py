@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mesocosm.settings import setting
@@ -30,11 +31,17 @@ class ImagePairs(Task):
     is uniform among those of its class in the split. When `decorrelated`, the two halves have independent labels, so
     that probes can ask for one without the other's help, and the target is the hard half's.
 
+    An easy image from another source is brought to the hard one's size by bilinear interpolation, and to its channels
+    by repeating a grey image or averaging colours; CIFAR-10 with digits above is the paper's kind of composite.
+
     Source: Springer et al. (2024), Sharpness-Aware Minimization Enhances Feature Quality via Balanced Learning, section
     5, arXiv 2405.20439
     """
 
     source: Literal["digits", "fashion-mnist", "cifar10"] = setting("digits", "which images")
+    easy_source: Literal["digits", "fashion-mnist", "cifar10"] | None = setting(
+        None, "images of the upper half, brought to the size and channels of the others; none takes the same source"
+    )
     folder: str | None = setting(None, "folder of the files, as for images")
     size: int | None = setting(None, "side in pixels of a half; none leaves the images as they are", low=1)
     easy: tuple[int, ...] = setting((0, 1), "two classes of the upper half", low=0, high=CLASSES - 1)
@@ -59,8 +66,15 @@ class ImagePairs(Task):
 
     @property
     def images(self) -> Images:
-        """The task whose images make the halves."""
+        """The task whose images make the hard halves."""
         return Images(source=self.source, folder=self.folder, size=self.size)
+
+    @property
+    def easy_images(self) -> Images:
+        """The task whose images make the easy halves."""
+        if self.easy_source in (None, self.source):
+            return self.images
+        return Images(source=self.easy_source, folder=self.folder)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -73,14 +87,26 @@ class ImagePairs(Task):
 
     def sample(self, size: int, generator: torch.Generator) -> PairBatch:
         """`size` composites; reads the images, and raises, as `Images` does."""
-        images = self.images.train() if self.split == "train" else self.images.test()
+        sources = self.easy_images, self.images
+        images = [source.train() if self.split == "train" else source.test() for source in sources]
         labels = torch.randint(2, (size, 2), generator=generator)
         if not self.decorrelated:
             labels[:, 0] = labels[:, 1]
-        halves = zip((self.easy, self.hard), labels.T)
-        rows = [_rows(images.targets, torch.tensor(pair)[label], generator) for pair, label in halves]
-        inputs = torch.cat([images.inputs[chosen] for chosen in rows], dim=2)
+        halves = zip(images, (self.easy, self.hard), labels.T)
+        rows = [_rows(split.targets, torch.tensor(pair)[label], generator) for split, pair, label in halves]
+        easy, hard = (split.inputs[chosen] for split, chosen in zip(images, rows))
+        inputs = torch.cat([_fitted(easy, hard.shape[1:]), hard], dim=2)
         return PairBatch(inputs, labels[:, 1], torch.ones(size), labels[:, 0], labels[:, 1], torch.stack(rows, dim=1))
+
+
+def _fitted(images: Tensor, shape: torch.Size) -> Tensor:
+    """Images `[B, C, H, W]` with the channels, height and width of `shape`."""
+    if images.shape[1:] == shape:
+        return images
+    if shape[0] == 1:
+        images = images.mean(1, keepdim=True)
+    resized = F.interpolate(images, size=shape[1:], mode="bilinear", antialias=True)
+    return resized.expand(-1, *shape)
 
 
 def _rows(classes: Tensor, wanted: Tensor, generator: torch.Generator) -> Tensor:

@@ -79,12 +79,12 @@ class PlantDemonstrations(Task):
 
     def expert(self, state: Tensor) -> Tensor:
         """The expert's action in states `[..., 4]`."""
-        return self._clip(state @ self.gain.T)
+        return self._clip(state @ self.gain.to(state).T)
 
     def step(self, state: Tensor, action: Tensor) -> Tensor:
         """The state after an action `[..., A]` in states `[..., 4]`."""
-        effect = self._clip(action) @ PUSH.T if self.plant == "saturated" else -action
-        return state @ DRIFT.T + effect
+        effect = self._clip(action) @ PUSH.to(state).T if self.plant == "saturated" else -action
+        return state @ DRIFT.to(state).T + effect
 
     def _clip(self, action: Tensor) -> Tensor:
         return action.clamp(-self.limit, self.limit) if self.plant == "saturated" else action

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Growth", "copy_last", "copy_middle", "grow_module", "layer_sources", "proportional_stages"]
+__all__ = [
+    "Growth",
+    "add_nothing",
+    "copy_last",
+    "copy_middle",
+    "grow_module",
+    "layer_sources",
+    "proportional_cost",
+    "proportional_stages",
+    "without_copies",
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,33 @@ def _repeat(blocks: int, twice: int, depth: int) -> list[int]:
     return [block * depth + layer for block in order for layer in range(depth)]
 
 
+def without_copies(sources: Sequence[int | None]) -> list[int | None]:
+    """The same places with fresh layers: None where a layer would be copied a second time.
+
+    Of a `Growth` by `copy_middle` or `copy_last` it makes the control that grows by random layers.
+    """
+    return [None if source in sources[:place] else source for place, source in enumerate(sources)]
+
+
+def add_nothing(layer: nn.Module, writes: Sequence[str] = ("attn.out", "mlp.fc_out")) -> nn.Module:
+    """Zero the weights and biases by which a residual layer writes, in place, so that it adds 0; gives the layer.
+
+    A growth by such fresh layers does not change what the network computes, and they learn all the same.
+
+    Args:
+        writes: the layer's linear maps into the residual stream; `("self_attn.o_proj", "mlp.down_proj")` of a Hugging
+            Face Llama.
+
+    Source: Chen et al. (2016), Net2Net: accelerating learning via knowledge transfer, section 2.3, arXiv 1511.05641,
+        whose deeper networks of equal function these are for residual layers
+    """
+    with torch.no_grad():
+        for name in writes:
+            for parameter in layer.get_submodule(name).parameters():
+                parameter.zero_()
+    return layer
+
+
 def proportional_stages(steps: int, stages: int, power: float = 1.0) -> list[int]:
     """The steps at which stages 2, 3, ... begin, when stage i takes a part of all steps in proportion to i^power.
 
@@ -94,6 +131,21 @@ def proportional_stages(steps: int, stages: int, power: float = 1.0) -> list[int
     """
     shares = torch.arange(1, stages + 1).double() ** power
     return (steps * shares.cumsum(0) / shares.sum()).round().long()[:-1].tolist()
+
+
+def proportional_cost(stages: int, power: float = 1.0, outside: float = 0.0) -> float:
+    """Operations of a training in `proportional_stages` of equal blocks, over those of as many steps at full depth.
+
+    sum_i i^power (i + outside) / ((stages + outside) sum_i i^power): .722, .808 and .860 for 6 stages of power 1, 2, 3.
+
+    Args:
+        outside: operations outside the blocks (the head) over those of one block.
+
+    Source: Saunshi et al. (2024), On the Inductive Bias of Stacking Towards Improving Reasoning, arXiv 2409.19044
+    """
+    shares = [i**power for i in range(1, stages + 1)]
+    cost = sum(share * (i + outside) for i, share in enumerate(shares, start=1))
+    return cost / ((stages + outside) * sum(shares))
 
 
 def grow_module(small: nn.Module, large: nn.Module, source: Callable[[str], str | None]) -> nn.Module:
