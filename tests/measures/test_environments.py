@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from mesocosm.measures import environment_rewards, rollout
-from mesocosm.measures.environments import record_episodes
 from mesocosm.tasks import PendulumSwingUp
+from mesocosm.tasks.environments import play
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -23,7 +23,8 @@ def test_rewards_are_those_of_episodes_played_by_hand():
 
 def test_our_pendulum_earns_the_same():
     task = PendulumSwingUp()
-    observations, actions, returns = record_episodes(task.expert, "Pendulum-v1", range(4), 100)
+    found = play(task.expert, "Pendulum-v1", range(4), 100)
+    observations, actions, returns = found.observations[found.alive], found.actions[found.alive], found.rewards.sum(0)
     assert observations.shape == (400, 3)
     start = observations.unflatten(0, (100, 4))[0]
     path = rollout(task, task.expert, start, 20)
@@ -56,7 +57,8 @@ def test_nothing_is_earned_after_an_episodes_end(monkeypatch):
     rewards = environment_rewards(lambda x: x, "Counting-v0", [2, 5, 30], 10)
     assert rewards.sum(0).tolist() == [2, 5, 10]
     assert environment_rewards(lambda x: x, "Counting-v0", [2, 3], 10).shape == (10, 2)
-    observations, _, returns = record_episodes(lambda x: x, "Counting-v0", [2, 5], 10)
+    found = play(lambda x: x, "Counting-v0", [2, 5], 10)
+    observations, returns = found.observations[found.alive], found.rewards.sum(0)
     assert (len(observations), returns.tolist()) == (7, [2, 5])
     gymnasium.registry.pop("Counting-v0")
 

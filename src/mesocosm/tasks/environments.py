@@ -1,6 +1,6 @@
 """Demonstrations in Gymnasium's environments: recorded ones, or those of an expert that needs no training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,9 @@ __all__ = ["EnvironmentDemonstrations"]
 
 BALANCED = "InvertedDoublePendulum-v5"
 """The environment with an expert of its own: a linear quadratic regulator of its finite differences."""
+
+Policy = Callable[[Tensor], Tensor]
+"""From observations `[B, D]` to actions `[B, A]`."""
 
 
 class EnvironmentBatch(NamedTuple):
@@ -127,7 +130,44 @@ def make_copies(environment: str, count: int) -> Any:
     return copies
 
 
-def balancing_expert() -> Callable[[Tensor], Tensor]:
+class Play(NamedTuple):
+    """What happened step by step in B copies of an environment."""
+
+    rewards: Tensor
+    """`[H, B]`, 0 after an episode's end."""
+    observations: Tensor
+    """`[T, B, D]`, of the T steps until the last episode ended."""
+    actions: Tensor
+    """`[T, B, A]`, cut to the environment's range."""
+    alive: Tensor
+    """`[T, B]` bool: whether the episode still ran."""
+
+
+def play(policy: Policy, environment: str, seeds: Sequence[int], horizon: int) -> Play:
+    """Let a policy act in copies of an environment, one from each seed."""
+    copies = make_copies(environment, len(seeds))
+    space = copies.single_action_space
+    low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
+    rewards: list[Tensor] = []
+    observations: list[Tensor] = []
+    actions: list[Tensor] = []
+    ran: list[Tensor] = []
+    observation, _ = copies.reset(seed=list(seeds))
+    alive = numpy.ones(len(seeds), dtype=bool)
+    with torch.no_grad():
+        while len(rewards) < horizon and alive.any():
+            observations.append(torch.from_numpy(observation).float())
+            actions.append(torch.clamp(policy(observations[-1]).float(), low, high))
+            observation, reward, terminated, truncated, _ = copies.step(actions[-1].numpy())
+            rewards.append(torch.from_numpy(reward * alive).float())
+            ran.append(torch.from_numpy(alive.copy()))
+            alive &= ~(terminated | truncated)
+    copies.close()
+    rewards += [torch.zeros(len(seeds))] * (horizon - len(rewards))
+    return Play(*map(torch.stack, (rewards, observations, actions, ran)))
+
+
+def balancing_expert() -> Policy:
     """The regulator of InvertedDoublePendulum-v5: actions `[B, 1]` from observations `[B, 9]`."""
     gain = _balancing_gain()
 
@@ -159,9 +199,8 @@ def _balancing_gain() -> Tensor:
 
 @cache
 def _demonstrate(episodes: int, steps: int) -> Recording:
-    from mesocosm.measures.environments import record_episodes
-
-    return Recording(*record_episodes(balancing_expert(), BALANCED, range(episodes), steps))
+    found = play(balancing_expert(), BALANCED, range(episodes), steps)
+    return Recording(found.observations[found.alive], found.actions[found.alive], found.rewards.sum(0))
 
 
 @cache

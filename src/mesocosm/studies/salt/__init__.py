@@ -45,7 +45,8 @@ def heads(width: int) -> int:
 class Config(lab.Config):
     """Settings of the study."""
 
-    seeds: int = setting(8, "seeds of every arm", low=1, high=10_000)
+    seeds: int = setting(8, "seeds of every arm on limited text and on the chain", low=1, high=10_000)
+    abundant_seeds: int = setting(3, "how many of these seeds get the arms on abundant text, too", low=1, high=10_000)
     text: str | None = setting(None, "file to read; none reads the help pages that come with Python")
     length: int = setting(64, "bytes predicted in a passage", low=2, high=65536)
     limited_share: float = setting(0.12, "share of the text's training passages in the limited regime", low=0, high=1)
@@ -230,7 +231,7 @@ def make_cell(config: Config, name: str, task: "Task", model: Any, whole: int, *
         name=name,
         task=task,
         model=model,
-        seeds=range(config.seeds),
+        seeds=range(min(config.seeds, config.abundant_seeds) if regime == "abundant" else config.seeds),
         objective=training.cross_entropy,
         optimiser=training.AdamW(config.learning_rate, weight_decay=config.weight_decay),
         schedule=training.cosine(whole, config.warmup, config.final_rate),
@@ -309,7 +310,7 @@ def taught(config: Config, lab: "Lab", cell: lab.Cell, arm: Arm, trained: Mappin
     cell = dataclasses.replace(cell, settings={**cell.settings, **label})
     if regime != "chain":
         batch = held_out(cell.task, config.passages, lab.device)
-        losses = partial(losses_of, inputs=batch.inputs, targets=batch.targets, replicas=config.seeds)
+        losses = partial(losses_of, inputs=batch.inputs, targets=batch.targets, replicas=len(cell.seeds))
         measure = partial(track_text, cell.task, config.passages, losses(trained[f"{regime}/teacher"]))
         cell = dataclasses.replace(cell, measure=measure)
         if arm.teacher:
