@@ -22,6 +22,8 @@ def test_number(value, words):
 
 def test_effect():
     assert effect(1.2, [1.1, 1.3], "steps") == "1.2 [1.1, 1.3] steps"
+    assert effect(1.0034, [1.0017, 1.0051], "times") == "1.003 [1.002, 1.005] times"
+    assert effect(1.0, (1.0, 1.2)) == "1 [1, 1.2]"
     assert effect(1.0, (1.0, 1.0)) == "1"
     assert effect(1.0, (None, None), "bits") == "1 bits"
     assert effect(None, (None, None), "bits") == "not measured"
