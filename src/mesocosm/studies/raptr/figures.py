@@ -63,6 +63,7 @@ def draw_compute(records: "DataFrame", sandbox: str) -> lab.Drawing:
     last.invert_yaxis()
     last.grid(axis="y", visible=False)
     last.set(xlabel=f"{quantity} at the end")
+    last.locator_params(axis="x", nbins=4)
     caption = (
         f"Evaluation of the whole network on {sandbox} against the training compute of one network, embedding and "
         "head included, forward and backward passes. Left: means over seeds with 95 % bootstrap bands. Right: the end, "
