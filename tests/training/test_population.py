@@ -266,3 +266,36 @@ def test_schedules(schedule, expected: dict[int, float]) -> None:
 def test_bad_arguments_are_named(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Looped(nn.Module):
+    """One block, registered twice, whose bias is also the head's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Linear(10, 10)
+        self.blocks = nn.ModuleList([block, block])
+        self.readout = nn.ParameterDict({"weight": block.bias})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + torch.tanh(block(x))
+        return x @ self.readout["weight"]
+
+
+def test_modules_and_weights_that_stand_in_two_places_stay_one() -> None:
+    task = SparseParity(n=10, k=2)
+    population = Population(Looped, [0, 1])
+    own = population.replica(1)
+    assert len(population.layout.shapes) == len(list(own.parameters())) == 2
+    train(population, task, hinge, SGD(0.1), steps=5, batch_size=8)
+    assert population.reason == "stacked"
+    optimiser, stream = torch.optim.SGD(own.parameters(), 0.1), Online(task, 8, [0, 1])
+    for step in range(5):
+        optimiser.zero_grad()
+        batch = stream(step, [1], torch.device("cpu"))
+        hinge(own, batch._make(field[0] for field in batch)).backward()
+        optimiser.step()
+    x = torch.randn(4, 10, generator=generator(0, "inputs"))
+    torch.testing.assert_close(population.replica(1)(x), own(x))
+    torch.testing.assert_close(population.map(lambda model: model(x))[1], own(x))

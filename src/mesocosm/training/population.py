@@ -161,13 +161,20 @@ class Population:
     def caller(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`call(parameters, state, *arguments)`: `function(model, *arguments)` of one replica with those weights."""
         module = _Call(self.module, function)
-        tied = len(dict(self.module.named_parameters())) < len(
-            dict(self.module.named_parameters(remove_duplicate=False))
-        )
+        # PyTorch's own tying of weights trips over modules that are registered twice.
+        places: dict[int, list[str]] = {}
+        for prefix, part in module.named_modules():
+            for name, tensor in (part._parameters | part._buffers).items():
+                if tensor is not None:
+                    places.setdefault(id(tensor), []).append(f"{prefix}.{name}")
+        shared = {names[0]: names for names in places.values() if len(names) > 1}
 
         def call(parameters: dict[str, Tensor], state: dict[str, Tensor], *arguments: Any) -> Any:
             tensors = {f"model.{n}": t for n, t in (parameters | state).items()}
-            return functional_call(module, tensors, arguments, tie_weights=tied)
+            for first, names in shared.items():
+                if first in tensors:
+                    tensors |= dict.fromkeys(names, tensors[first])
+            return functional_call(module, tensors, arguments, tie_weights=False)
 
         return call
 
