@@ -1,18 +1,27 @@
 """Growing: which layer copies which, what is taken over, and schedules of equal compute."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from mesocosm.models import Transformer
+from mesocosm.models import MLP, Transformer
+from mesocosm.tasks import SparseParity
 from mesocosm.training import (
+    EMA,
+    SGD,
     Growth,
+    Online,
+    Population,
     add_nothing,
     copy_last,
     copy_middle,
     grow_module,
+    hinge,
     layer_sources,
     proportional_cost,
     proportional_stages,
+    train,
     without_copies,
 )
 
@@ -91,6 +100,24 @@ def test_a_layer_that_adds_nothing_leaves_the_function_and_learns() -> None:
     assert large.blocks[1].attn.out.weight.grad.abs().sum() > 0
     with pytest.raises(AttributeError, match="elsewhere"):
         add_nothing(large.blocks[1], writes=["elsewhere"])
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_the_optimisers_memory_is_carried_or_starts_afresh(carry: bool) -> None:
+    task, optimiser = SparseParity(n=6, k=2), SGD(0.1, momentum=0.9)
+    make = partial(MLP.for_task, task, hidden=(8,))
+    stream = Online(task, 4, [0, 1])
+    grown = Population(make, [0, 1])
+    grow = [Growth(3, make, lambda name: name, carry=carry)]
+    grown = train(grown, stream, hinge, optimiser, steps=7, grow=grow, average=EMA(power=1, floor=0)).population
+    plain = Population(make, [0, 1])
+    if carry:
+        train(plain, stream, hinge, optimiser, steps=7, average=EMA(power=1, floor=0))
+        torch.testing.assert_close(grown.average, plain.average)
+    else:
+        train(plain, stream, hinge, optimiser, steps=3)
+        train(plain, lambda step, *where: stream(step + 3, *where), hinge, optimiser, steps=4)
+    torch.testing.assert_close(grown.theta, plain.theta)
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:

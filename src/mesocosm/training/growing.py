@@ -29,11 +29,13 @@ class Growth:
         make_model: makes one network of the new size; what is not taken over stays as it makes it.
         source: name of the smaller network's parameter from which a parameter of the larger one takes its weights and
             optimiser state; None for a fresh start.
+        carry: whether the optimiser's memory is taken over with the weights, or starts afresh.
     """
 
     step: int
     make_model: Callable[[], nn.Module]
     source: Callable[[str], str | None]
+    carry: bool = True
 
     def transfer(self, old: dict[str, Tensor], new: dict[str, Tensor]) -> None:
         """Write `old` into `new`, both tensors by parameter name, in place.

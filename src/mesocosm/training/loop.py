@@ -273,11 +273,13 @@ class _Loop:
         """The stack one age on, with weights and optimiser state taken over."""
         larger = self._stack(stack.rows, stack.live, stack.age + 1)
         old, new = stack.population.layout, larger.population.layout
-        transfer = self.grow[stack.age].transfer
+        growth = self.grow[stack.age]
+        transfer = growth.transfer
         transfer(old.views(stack.population.theta), new.views(larger.population.theta))
         transfer(stack.population.state, larger.population.state)
         for name, memory in larger.state.items():
-            transfer(old.views(stack.state[name]), new.views(memory))
+            if growth.carry or name == "average":
+                transfer(old.views(stack.state[name]), new.views(memory))
         larger.spent = stack.spent
         return larger
 
