@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -15,10 +14,11 @@ from mesocosm.tasks.base import Task
 from mesocosm.training import parallel
 from mesocosm.training.accounting import COUNTED, Meter
 from mesocosm.training.averaging import EMA
-from mesocosm.training.gradients import gradients_of, plan
+from mesocosm.training.gradients import plan
 from mesocosm.training.growing import Growth
 from mesocosm.training.history import History, Saved, under
-from mesocosm.training.population import Layout, Population, seeded
+from mesocosm.training.lockstep import Optimiser, Stack, step_of
+from mesocosm.training.population import Population
 from mesocosm.training.streams import Online
 
 Measure = Callable[[Population, int], dict[str, Tensor]]
@@ -26,22 +26,6 @@ Measure = Callable[[Population, int], dict[str, Tensor]]
 
 TICK = 0.1
 """Seconds between two calls of an observer."""
-
-
-class Optimiser(Protocol):
-    """Updates rows of weights. One with `ascend`, as `SAM` has, gets the gradient at the weights that this gives."""
-
-    def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]: ...
-    def init(self, theta: Tensor) -> dict[str, Tensor]: ...
-    def update(
-        self,
-        theta: Tensor,
-        gradient: Tensor,
-        state: dict[str, Tensor],
-        columns: dict[str, Tensor],
-        t: Tensor,
-        layout: Layout,
-    ) -> None: ...
 
 
 class Observer(Protocol):
@@ -118,7 +102,7 @@ def train(
         history.restore(*saved)
     for age in ages:
         age.mappable, age.reason = ages[-1].mappable, ages[-1].reason
-    advances = [_step(age, objective, optimiser, schedule, clip, average, compile) for age in ages]
+    advances = [step_of(age, objective, optimiser, schedule, clip, average, compile) for age in ages]
     meter = Meter(objective, stream, gradients=2 if hasattr(optimiser, "ascend") else 1)
     loop = _Loop(
         history, ages, list(grow), stream, optimiser, advances, meter, average, measure, every, stop, compile, observer
@@ -143,71 +127,13 @@ def _ages(population: Population, grow: Sequence[Growth], steps: int) -> list[Po
 
 
 @dataclass
-class _Stack:
-    """Replicas in lockstep, as a population of their own: place i holds replica `rows[i]`, `live` places train."""
-
-    population: Population
-    rows: list[int]
-    live: list[int]
-    state: dict[str, Tensor]
-    columns: dict[str, Tensor]
-    age: int
-    """How often it has grown."""
-    spent: Tensor
-    """Operations and tokens so far, `[R, 2]` float64."""
-
-    def live_rows(self) -> list[int]:
-        return [self.rows[place] for place in self.live]
-
-
-def _step(
-    population: Population,
-    objective: Callable[..., Tensor],
-    optimiser: Optimiser,
-    schedule: Callable[[int], float] | None,
-    clip: float | None,
-    average: EMA | None,
-    compile: bool,
-) -> Callable[[_Stack, Any, int], Tensor]:
-    """One step of a stack, in place; gives the losses `[R]` before it."""
-    gradients = gradients_of(population, objective, functional=compile)
-
-    @torch.no_grad()
-    def update(theta: Tensor, state: dict, batch: Any, memory: dict, columns: dict, t: Tensor) -> Tensor:
-        gradient, losses = parallel.averaged(*gradients(theta, state, batch), batch)
-        if hasattr(optimiser, "ascend"):
-            above = optimiser.ascend(theta, gradient, columns, population.layout)
-            gradient, _ = parallel.averaged(*gradients(above, state, batch), batch)
-        if clip is not None:
-            norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-            gradient = gradient * (clip / (norms + 1e-6)).clamp_max(1.0)
-        optimiser.update(theta, gradient, memory, columns, t, population.layout)
-        if average:
-            average.update(memory["average"], theta, t)
-        return losses
-
-    faster = torch.compile(update, dynamic=False) if compile else update
-
-    def advance(stack: _Stack, batch: Any, step: int) -> Tensor:
-        current = stack.population
-        current.mode(training=True)
-        factor = schedule(step) if schedule else 1.0
-        columns = stack.columns | {"learning_rate": stack.columns["learning_rate"] * factor}
-        arguments = (current.theta, current.step_state(step), batch, stack.state, columns)
-        with nullcontext() if current.mappable else seeded(current.step_seed(step), current.device):
-            return faster(*arguments, torch.tensor(step + 1, device=current.device))
-
-    return advance
-
-
-@dataclass
 class _Loop:
     history: History
     ages: list[Population]
     grow: list[Growth]
     stream: Callable[..., Any]
     optimiser: Optimiser
-    advances: list[Callable[[_Stack, Any, int], Tensor]]
+    advances: list[Callable[[Stack, Any, int], Tensor]]
     meter: Meter
     average: EMA | None
     measure: Measure | None
@@ -257,7 +183,7 @@ class _Loop:
                 next_tick = time.monotonic() + TICK
         self._write_back(stack)
 
-    def _stack(self, rows: list[int], live: list[int] | None = None, age: int = 0) -> _Stack:
+    def _stack(self, rows: list[int], live: list[int] | None = None, age: int = 0) -> Stack:
         whole = self.ages[age]
         padded = self._padded(rows)
         population = whole.select(padded)
@@ -267,9 +193,9 @@ class _Loop:
         if self.average:
             state["average"] = population.theta.clone()
         live, spent = list(range(len(rows))) if live is None else live, torch.zeros(len(padded), 2).double()
-        return _Stack(population, rows, live, state, columns, age, spent)
+        return Stack(population, rows, live, state, columns, age, spent)
 
-    def _grow(self, stack: _Stack) -> _Stack:
+    def _grow(self, stack: Stack) -> Stack:
         """The stack one age on, with weights and optimiser state taken over."""
         larger = self._stack(stack.rows, stack.live, stack.age + 1)
         old, new = stack.population.layout, larger.population.layout
@@ -283,7 +209,7 @@ class _Loop:
         larger.spent = stack.spent
         return larger
 
-    def _evaluate(self, stack: _Stack, losses: Tensor, step: int) -> Tensor:
+    def _evaluate(self, stack: Stack, losses: Tensor, step: int) -> Tensor:
         """Record a measurement of the live replicas; which of them are done, `[R]`."""
         live, population = stack.live, stack.population
         bad = ~losses[:, live].isfinite()
@@ -300,7 +226,7 @@ class _Loop:
         self.history.add(step, stack.live_rows(), values)
         return done
 
-    def _write_back(self, stack: _Stack) -> None:
+    def _write_back(self, stack: Stack) -> None:
         """Put the live replicas' weights, grown to the last size, into the history."""
         while stack.age < len(self.grow):
             stack = self._grow(stack)
@@ -312,29 +238,29 @@ class _Loop:
             whole.average = whole.theta.clone() if whole.average is None else whole.average
             whole.average[rows] = stack.state["average"][stack.live]
 
-    def _retire(self, stack: _Stack, done: Tensor) -> None:
+    def _retire(self, stack: Stack, done: Tensor) -> None:
         """Freeze the live replicas for which `done` holds."""
         self._write_back(stack)
         stack.live = [place for place, gone in zip(stack.live, done.tolist()) if not gone]
 
-    def _compact(self, stack: _Stack) -> _Stack:
+    def _compact(self, stack: Stack) -> Stack:
         places, rows = self._padded(stack.live), stack.live_rows()
         state, columns = ({n: t[places] for n, t in ts.items()} for ts in (stack.state, stack.columns))
         population, live = stack.population.select(places), list(range(len(rows)))
-        return _Stack(population, rows, live, state, columns, stack.age, stack.spent[places])
+        return Stack(population, rows, live, state, columns, stack.age, stack.spent[places])
 
     def _padded(self, rows: list[int]) -> list[int]:
         # A lone replica gets an idle twin: kernels for one differ in the last bits from those for many.
         return rows * 2 if self.history.population.mappable and len(rows) == 1 else rows
 
-    def _save(self, stack: _Stack, losses: Tensor, facts: dict[str, Any]) -> Saved:
+    def _save(self, stack: Stack, losses: Tensor, facts: dict[str, Any]) -> Saved:
         tensors, finished = self.history.saved()
         tensors |= {"theta": stack.population.theta, "losses": losses, "spent": stack.spent}
         tensors |= {f"optimiser.{n}": t for n, t in stack.state.items()}
         tensors |= {f"state.{n}": t for n, t in stack.population.state.items()}
         return tensors, {**finished, **facts, "rows": stack.rows, "live": stack.live, "age": stack.age}
 
-    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[_Stack, Tensor, int]:
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[Stack, Tensor, int]:
         device = self.history.population.device
         stack = self._stack(facts["rows"], facts["live"], facts["age"])
         stack.population.theta = tensors["theta"].to(device)

@@ -1,0 +1,90 @@
+"""Replicas in lockstep, and one step of them."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mesocosm.training import parallel
+from mesocosm.training.averaging import EMA
+from mesocosm.training.gradients import gradients_of
+from mesocosm.training.population import Layout, Population, seeded
+
+__all__: list[str] = []
+
+
+class Optimiser(Protocol):
+    """Updates rows of weights. One with `ascend`, as `SAM` has, gets the gradient at the weights that this gives."""
+
+    def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]: ...
+    def init(self, theta: Tensor) -> dict[str, Tensor]: ...
+    def update(
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        state: dict[str, Tensor],
+        columns: dict[str, Tensor],
+        t: Tensor,
+        layout: Layout,
+    ) -> None: ...
+
+
+@dataclass
+class Stack:
+    """Replicas in lockstep, as a population of their own: place i holds replica `rows[i]`, `live` places train."""
+
+    population: Population
+    rows: list[int]
+    live: list[int]
+    state: dict[str, Tensor]
+    columns: dict[str, Tensor]
+    age: int
+    """How often it has grown."""
+    spent: Tensor
+    """Operations and tokens so far, `[R, 2]` float64."""
+
+    def live_rows(self) -> list[int]:
+        return [self.rows[place] for place in self.live]
+
+
+def step_of(
+    population: Population,
+    objective: Callable[..., Tensor],
+    optimiser: Optimiser,
+    schedule: Callable[[int], float] | None,
+    clip: float | None,
+    average: EMA | None,
+    compile: bool,
+) -> Callable[[Stack, Any, int], Tensor]:
+    """One step of a stack, in place; gives the losses `[R]` before it."""
+    gradients = gradients_of(population, objective, functional=compile)
+
+    @torch.no_grad()
+    def update(theta: Tensor, state: dict, batch: Any, memory: dict, columns: dict, t: Tensor) -> Tensor:
+        gradient, losses = parallel.averaged(*gradients(theta, state, batch), batch)
+        if hasattr(optimiser, "ascend"):
+            above = optimiser.ascend(theta, gradient, columns, population.layout)
+            gradient, _ = parallel.averaged(*gradients(above, state, batch), batch)
+        if clip is not None:
+            norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+            gradient = gradient * (clip / (norms + 1e-6)).clamp_max(1.0)
+        optimiser.update(theta, gradient, memory, columns, t, population.layout)
+        if average:
+            average.update(memory["average"], theta, t)
+        return losses
+
+    faster = torch.compile(update, dynamic=False) if compile else update
+
+    def advance(stack: Stack, batch: Any, step: int) -> Tensor:
+        current = stack.population
+        current.mode(training=True)
+        factor = schedule(step) if schedule else 1.0
+        columns = stack.columns | {"learning_rate": stack.columns["learning_rate"] * factor}
+        arguments = (current.theta, current.step_state(step), batch, stack.state, columns)
+        with nullcontext() if current.mappable else seeded(current.step_seed(step), current.device):
+            return faster(*arguments, torch.tensor(step + 1, device=current.device))
+
+    return advance
