@@ -79,7 +79,7 @@ def pieces(kind: str) -> dict[str, Piece]:
     """All pieces of one kind by name, sorted.
 
     Raises:
-        ValueError: when two pieces of a kind share a name.
+        ValueError: when two pieces of a kind share a name, or one has the name of a file of its room.
     """
     room = KINDS[kind]
     folder = Path(__file__).parent / room
@@ -91,8 +91,8 @@ def pieces(kind: str) -> dict[str, Piece]:
     for piece in sorted(found, key=lambda p: p.name):
         if piece.name in by_name:
             raise ValueError(f"{kind} {piece.name} is defined by {by_name[piece.name].module} and by {piece.module}")
-        if piece.module.endswith(f".{piece.attribute}"):
-            raise ValueError(f"{piece.module} hides its own piece {piece.attribute}: give the file another name")
+        if kind != "study" and piece.attribute in files:
+            raise ValueError(f"{files[piece.attribute].name} hides the {kind} {piece.name}: give the file another name")
         by_name[piece.name] = piece
     return by_name
 
