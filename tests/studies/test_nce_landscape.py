@@ -15,7 +15,7 @@ from mesocosm.lab.claims import judge
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.studies.nce_landscape import PRESETS, STUDY, Config, figures, plan, population, rules, run
-from mesocosm.studies.nce_landscape.cells import Shared, log_linear, parameter_distance
+from mesocosm.studies.nce_landscape.cells import log_linear, parameter_distance
 
 TINY = Config(
     seeds=3, image_seeds=2, identities=(1,), landscapes=(2, 4), shifts=(0, 6), descents=(0.5, 1, 1.5), cap=30,
@@ -192,10 +192,11 @@ def test_a_descent_that_overflows_has_no_steps():
 
 def test_a_seed_has_the_same_samples_at_every_rate_and_in_any_company():
     task, seeds = tasks.GaussianPair(d=2), [4, 5, 6]
-    batch = Shared(task, 8, seeds)(9, range(6), torch.device("cpu"))
+    shared = training.Shared(training.Online(task, 8, seeds, chunk=8), lambda r: r % 3)
+    batch = shared(9, range(6), torch.device("cpu"))
     assert torch.equal(batch.inputs[:3], batch.inputs[3:])
     assert not torch.equal(batch.inputs[0], batch.inputs[1])
-    alone = Shared(task, 8, seeds)(9, [4], torch.device("cpu"))
+    alone = shared(9, [4], torch.device("cpu"))
     assert torch.equal(alone.inputs[0], batch.inputs[1])
     plain = training.Online(task, 8, seeds, chunk=8)(9, range(3), torch.device("cpu"))
     assert torch.equal(plain.inputs, batch.inputs[:3])

@@ -13,9 +13,9 @@ from mesocosm.lab.claims import judge
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.studies.progressive_distillation import PRESETS, STUDY, Config, evaluation, figures, plan, rules, run
-from mesocosm.studies.progressive_distillation.teaching import SHARES, Shared, lessons, syllabus, transition
+from mesocosm.studies.progressive_distillation.teaching import SHARES, lessons, syllabus, transition
 from mesocosm.tasks import HierarchicalParity, MaskedText, ProbabilisticGrammar
-from mesocosm.training import Online, Population
+from mesocosm.training import Online, Population, Shared
 
 TINY = dataclasses.replace(
     PRESETS["smoke"], seeds=2, steps=8, tree_steps=8, token_steps=8, checkpoints=4, tested_inputs=64, inputs=128

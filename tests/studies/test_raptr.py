@@ -13,7 +13,7 @@ from mesocosm.lab.claims import judge
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.studies.raptr import PRESETS, STUDY, Config, figures, plan, rules
-from mesocosm.studies.raptr.cells import arms, blocks_of, gap_cells, sandboxes, unscaled, warm_then_decay
+from mesocosm.studies.raptr.cells import arms, blocks_of, gap_cells, sandboxes, unscaled
 from mesocosm.studies.raptr.evaluation import fixed, track_gap, track_polynomial, track_text
 from mesocosm.training import Population
 from mesocosm.training.gradients import flop_counter
@@ -277,13 +277,6 @@ def test_a_true_skip_and_the_mask_train_the_same_network():
         optimiser.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(masked.weights()[name][1], parameter.detach(), atol=1e-5, rtol=1e-4)
-
-
-def test_the_rate_rises_stays_and_falls():
-    rate = warm_then_decay(100, 10)
-    assert [rate(step) for step in (0, 4, 9, 50, 80)] == pytest.approx([0.1, 0.5, 1, 1, 1])
-    assert [rate(step) for step in (90, 99)] == pytest.approx([0.5, 0.05])
-    assert warm_then_decay(100, 0)(0) == 1
 
 
 def test_unscaled_paths_add_each_layer_once():

@@ -28,7 +28,6 @@ from mesocosm.studies.stacking_midas import (
     plan,
     rules,
     run,
-    trapezoid,
 )
 from mesocosm.training import Population
 
@@ -284,11 +283,6 @@ def test_fine_tuning_starts_from_copies_of_the_trained_networks():
     for _ in range(2):
         again = Population(lambda: make(task), [0, 1])
         assert torch.equal(again.theta, population.theta)
-
-
-def test_the_learning_rate_rises_stays_and_falls():
-    factor = trapezoid(100, 10, 0.2)
-    assert [factor(step) for step in (0, 9, 50, 80, 90, 99)] == pytest.approx([0.1, 1, 1, 1, 0.5, 0.05])
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import nn
 from mesocosm.models import MLP, Transformer
 from mesocosm.seeding import generator
 from mesocosm.tasks import FlipFlop, SparseParity
-from mesocosm.training import SGD, AdamW, Population, cosine, cross_entropy, hinge, linear, train
+from mesocosm.training import SGD, AdamW, Population, cosine, cross_entropy, hinge, linear, train, trapezoid
 from mesocosm.training.streams import Epochs, Online
 
 PARITY, STRINGS = SparseParity(n=12, k=3), FlipFlop(length=12)
@@ -237,6 +237,13 @@ def test_an_online_stream_is_a_function_of_seed_and_step() -> None:
     assert all(torch.equal(b[0], b[2]) and not torch.equal(b[0], b[1]) for b in batches)
     assert torch.equal(Online(PARITY, 4, [8], chunk=8)(13, [0], torch.device("cpu")).inputs[0], batches[13][1])
     assert not torch.equal(batches[3], batches[11])
+
+
+def test_a_trapezoid_rises_stays_and_falls() -> None:
+    rate = trapezoid(100, 10, 0.2)
+    assert [rate(step) for step in (0, 4, 9, 50, 80)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [rate(step) for step in (90, 99)] == pytest.approx([0.5, 0.05])
+    assert trapezoid(100, 0)(0) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from mesocosm.models._applied import Applied
+
 __all__ = ["gradient_moments"]
 
 
@@ -17,15 +19,6 @@ class GradientMoments(NamedTuple):
     """`[P]`."""
     variance: Tensor
     """The trace of the covariance, a scalar."""
-
-
-class _Loss(nn.Module):
-    def __init__(self, model: nn.Module, objective: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Any) -> Tensor:
-        return self.objective(self.model, batch)
 
 
 def gradient_moments(
@@ -43,7 +36,7 @@ def gradient_moments(
     Source: the identity is that of Rawat et al. (2024), A Little Help Goes a Long Way, on bias and variance, in its
     simplest form, arXiv 2410.18779
     """
-    loss = _Loss(model, objective)
+    loss = Applied(model, objective)
     weights = {name: p.detach() for name, p in loss.named_parameters()}
 
     def gradient(batch: Any) -> Tensor:

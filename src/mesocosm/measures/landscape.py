@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from mesocosm.models._applied import Applied
+
 __all__ = ["gradient_direction", "random_direction", "weight_slice"]
 
 Direction = dict[str, Tensor]
@@ -52,7 +54,7 @@ def weight_slice(
     2310.11428
     """
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    call = _Call(model, function)
+    call = Applied(model, function)
 
     def at(distance: Tensor) -> Any:
         moved = {f"model.{name}": weight + distance * direction[name] for name, weight in weights.items()}
@@ -64,17 +66,6 @@ def weight_slice(
         values = vmap(at)(distances) if together else [at(distance) for distance in distances]
         model.train(training)
     return values if together else torch.utils._pytree.tree_map(lambda *ts: torch.stack(ts), *values)
-
-
-class _Call(nn.Module):
-    """`function(model)` as a module, so that `functional_call` can put weights into `model`."""
-
-    def __init__(self, model: nn.Module, function: Callable[[nn.Module], Any]) -> None:
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self) -> Any:
-        return self.function(self.model)
 
 
 def _unit(direction: Direction) -> Direction:

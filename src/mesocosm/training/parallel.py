@@ -78,8 +78,10 @@ def averaged(gradient: Tensor, losses: Tensor, batch: Any) -> tuple[Tensor, Tens
     """
     if processes() == 1:
         return gradient, losses
-    replicas = len(losses)
-    size = batch.weights.reshape(replicas, -1).sum(1) if hasattr(batch, "weights") else torch.ones_like(losses)
+    if hasattr(batch, "weights"):
+        size = batch.weights.reshape(len(losses), -1).sum(1)
+    else:
+        size = torch.full_like(losses, batch[0].shape[1])
     sums = torch.cat([gradient, losses[:, None], torch.ones_like(losses)[:, None]], 1) * size[:, None]
     dist.all_reduce(sums)
     means = sums / sums[:, -1:].clamp_min(1e-12)

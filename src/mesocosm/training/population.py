@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from mesocosm.models._applied import Applied
 from mesocosm.models.dropout import Dropout
 from mesocosm.seeding import key
 from mesocosm.training.parallel import place
@@ -35,17 +36,6 @@ class Layout:
             name: part[..., : shape.numel()].unflatten(-1, shape) if shape else part[..., 0]
             for part, (name, shape) in zip(parts, self.shapes.items())
         }
-
-
-class _Call(nn.Module):
-    """`function(model, *arguments)` as a module, so that `functional_call` can put weights into `model`."""
-
-    def __init__(self, model: nn.Module, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self, *arguments: Any) -> Any:
-        return self.function(self.model, *arguments)
 
 
 class Population:
@@ -160,7 +150,7 @@ class Population:
 
     def caller(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`call(parameters, state, *arguments)`: `function(model, *arguments)` of one replica with those weights."""
-        module = _Call(self.module, function)
+        module = Applied(self.module, function)
         # PyTorch's own tying of weights trips over modules that are registered twice.
         places: dict[int, list[str]] = {}
         for prefix, part in module.named_modules():

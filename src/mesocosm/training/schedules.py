@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-__all__ = ["cosine", "linear"]
+__all__ = ["cosine", "linear", "trapezoid"]
 
 Schedule = Callable[[int], float]
 
@@ -29,3 +29,8 @@ def cosine(steps: int, warmup: int = 0, floor: float = 0.0) -> Schedule:
         return floor + (1 - floor) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
     return factor
+
+
+def trapezoid(steps: int, warmup: int = 0, decay: float = 0.2) -> Schedule:
+    """Rise over `warmup` steps, stay, and fall in a straight line to 0 in the last share `decay` of the steps."""
+    return lambda step: min((step + 1) / max(warmup, 1), (steps - step) / max(decay * steps, 1), 1.0)

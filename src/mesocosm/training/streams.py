@@ -1,6 +1,6 @@
 """Streams of batches: what each replica sees at each step, as a pure function of its keys and the step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from mesocosm.seeding import generator
 from mesocosm.tasks.base import Task
 from mesocosm.training.parallel import share
 
-__all__ = ["Epochs", "Online"]
+__all__ = ["Epochs", "Online", "Shared"]
 
 
 def kinds_of(stream: Any, step: int, index: Sequence[int]) -> list[Any]:
@@ -88,3 +88,26 @@ class Epochs:
         size = self.subsets.shape[1]
         orders = [torch.randperm(size, generator=generator(self.seeds[r], "order", epoch)) for r in index]
         return self.subsets[list(index)].gather(1, torch.stack(orders))
+
+
+class Shared:
+    """A stream that gives several replicas the same batches, drawn (and answered by a teacher) once for all of them.
+
+    Args:
+        stream: gives the batches.
+        source: which of that stream's replicas a replica shares its batches with; all share the first's by default.
+    """
+
+    def __init__(self, stream: Callable[..., Any], source: Callable[[int], int] = lambda replica: 0) -> None:
+        self.stream, self.source = stream, source
+
+    def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        sources = [self.source(replica) for replica in index]
+        drawn = sorted(set(sources))
+        batch = self.stream(step, drawn, device)
+        return batch._make(field[[drawn.index(source) for source in sources]] for field in batch)
+
+    def kinds(self, step: int, index: Sequence[int]) -> list[Any]:
+        """What the cost of a replica's step depends on: as in the shared stream."""
+        return kinds_of(self.stream, step, [self.source(replica) for replica in index])

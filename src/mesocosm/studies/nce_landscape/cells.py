@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from mesocosm import lab, measures, models, training
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from mesocosm.training import Population
@@ -27,20 +26,6 @@ def methods() -> dict[str, tuple[Callable[..., Any], Any]]:
     }
 
 
-class Shared:
-    """Samples drawn once for each seed, and given to its replica at every learning rate; seeds vary fastest."""
-
-    def __init__(self, task: Any, batch_size: int, seeds: Sequence[int]) -> None:
-        self.stream, self.count = training.Online(task, batch_size, seeds, chunk=8), len(seeds)
-
-    def __call__(self, step: int, index: Sequence[int], device: "torch.device") -> Any:
-        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
-        wanted = [r % self.count for r in index]
-        drawn = sorted(set(wanted))
-        batch = self.stream(step, drawn, device)
-        return batch._make(field[[drawn.index(seed) for seed in wanted]] for field in batch)
-
-
 def cells(
     name: str, task: Any, seeds: Sequence[int], rates: dict[str, Sequence[float]], batch_size: int, steps: int,
     **changes: Any,
@@ -53,7 +38,8 @@ def cells(
             name=f"{name}/{method}",
             task=task,
             seeds=list(seeds) * len(grid),
-            stream=Shared(task, batch_size, seeds),
+            # Seeds vary fastest.
+            stream=training.Shared(training.Online(task, batch_size, seeds, chunk=8), lambda r: r % len(seeds)),
             objective=objective,
             optimiser=optimiser(every_rate),
             steps=steps,

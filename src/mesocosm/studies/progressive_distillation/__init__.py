@@ -15,7 +15,7 @@ from mesocosm.studies.progressive_distillation import evaluation
 from mesocosm.studies.progressive_distillation.claims import CLAIMS
 from mesocosm.studies.progressive_distillation.evaluation import NGRAMS
 from mesocosm.studies.progressive_distillation.figures import figures
-from mesocosm.studies.progressive_distillation.teaching import Shared, lessons, syllabus, transition
+from mesocosm.studies.progressive_distillation.teaching import lessons, syllabus, transition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +196,7 @@ def token_cells(config: Config, part: Part) -> list[lab.Cell]:
             **changes,
         )
 
-    stream = Shared(training.Online(task, config.token_batch_size, ["students"]))
+    stream = training.Shared(training.Online(task, config.token_batch_size, ["students"]))
     students = [cell(way, small, config.token_seeds, stream=stream) for way in WAYS[part]]
     shuffled = cell("shuffled", large, 1, replace(task, shuffled=True), max(1, steps // 2))
     return [cell("teacher", large, 1), shuffled, *students]
@@ -259,7 +259,7 @@ def taught(config: Config, cell: lab.Cell, stages: "Sequence[Population | nn.Mod
     """A student's cell with its lessons."""
     guided = max(1, round(config.guided * cell.steps))
     if cell.stream:
-        stream: Any = Shared(lessons(cell.stream.stream, stages, guided, config.token_temperature))
+        stream: Any = training.Shared(lessons(cell.stream.stream, stages, guided, config.token_temperature))
     else:
         online = training.Online(cell.task, cell.batch_size, list(cell.seeds))
         stream = lessons(online, stages, guided, config.temperature)

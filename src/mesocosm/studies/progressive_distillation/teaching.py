@@ -1,12 +1,11 @@
 """Which checkpoints of its teacher a student learns from, and when."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mesocosm import training
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from mesocosm.training import Population
@@ -14,26 +13,6 @@ if TYPE_CHECKING:
 SHARES = (0.06, 0.4, 0.96)
 """Of a teacher's whole gain over chance: where its transition begins, is on its way, and ends. On a parity of two
 classes these are accuracies of 0.53, 0.70 and 0.98."""
-
-
-class Shared:
-    """A stream that gives all replicas the same batches, so that their teacher answers once for all of them.
-
-    Args:
-        stream: the batches of one replica.
-    """
-
-    def __init__(self, stream: Callable[..., Any]) -> None:
-        self.stream = stream
-
-    def __call__(self, step: int, index: Sequence[int], device: "torch.device") -> Any:
-        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
-        batch = self.stream(step, [0], device)
-        return batch._make(field.expand(len(index), *field.shape[1:]) for field in batch)
-
-    def kinds(self, step: int, index: Sequence[int]) -> list[Any]:
-        """What the cost of a replica's step depends on: as in the shared stream."""
-        return (self.stream.kinds(step, [0]) if hasattr(self.stream, "kinds") else [None]) * len(index)
 
 
 def transition(accuracy: "Tensor", steps: Sequence[int], chance: float) -> "Tensor":

@@ -129,7 +129,7 @@ def whole(box: Sandbox, arm: str, steps: int, **changes: Any) -> lab.Cell:
         task=box.task,
         steps=steps,
         batch_size=box.batch_size,
-        schedule=warm_then_decay(steps, box.warmup),
+        schedule=training.trapezoid(steps, box.warmup, DECAY),
         settings={"sandbox": box.name, "arm": arm, "stages": len(box.lengths)},
         measure=box.measure,
         every=max(1, steps // MEASUREMENTS),
@@ -183,7 +183,7 @@ def gap_cells(config: "Config") -> Iterable[lab.Cell]:
                 seeds=range(config.gap_seeds),
                 objective=training.square,
                 optimiser=training.AdamW(config.learning_rate),
-                schedule=warm_then_decay(config.gap_steps, config.warmup),
+                schedule=training.trapezoid(config.gap_steps, config.warmup, DECAY),
                 steps=config.gap_steps,
                 batch_size=config.gap_batch,
                 settings={"kind": kind, "depth": depth},
@@ -195,11 +195,6 @@ def gap_cells(config: "Config") -> Iterable[lab.Cell]:
 
 def equal_stages(steps: int, stages: int) -> list[int]:
     return training.proportional_stages(steps, stages, power=0)
-
-
-def warm_then_decay(steps: int, warmup: int) -> Callable[[int], float]:
-    """The learning rate rises, stays, and falls to 0 at the end."""
-    return lambda step: min((step + 1) / max(warmup, 1), (steps - step) / (DECAY * steps), 1.0)
 
 
 def blocks_of(model: Any) -> "nn.ModuleList":

@@ -162,7 +162,7 @@ def make_cell(config: Config, name: str, steps: int, n_layers: int, **changes: A
         seeds=range(config.seeds),
         objective=training.cross_entropy,
         optimiser=training.AdamW(config.learning_rate, weight_decay=config.weight_decay),
-        schedule=trapezoid(steps, config.warmup, config.decay),
+        schedule=training.trapezoid(steps, config.warmup, config.decay),
         clip=1.0,
         steps=steps,
         batch_size=config.batch_size,
@@ -170,11 +170,6 @@ def make_cell(config: Config, name: str, steps: int, n_layers: int, **changes: A
         every=config.every,
         **{"swappable": False, **changes},
     )
-
-
-def trapezoid(steps: int, warmup: int, decay: float) -> Callable[[int], float]:
-    """A learning rate that rises over `warmup` steps, stays, and falls in the last share `decay` of the steps."""
-    return lambda step: min((step + 1) / max(warmup, 1), (steps - step) / max(decay * steps, 1), 1.0)
 
 
 def make_transformer(config: Config, task: "Task", n_layers: int, silent: Iterable[int] = ()) -> "nn.Module":
