@@ -95,6 +95,46 @@ def test_noisy_labels_are_nested_in_the_noise():
     assert (much != labels).sum() > 3 * changed.sum()
 
 
+def test_classes_are_kept_and_numbered_anew():
+    whole, two = Images(), Images(classes=(8, 3), label_noise=0.5)
+    assert two.output_shape == (2,)
+    for kept, split in ((two.train(), whole.train()), (two.test(), whole.test())):
+        for new, old in enumerate((8, 3)):
+            assert torch.equal(kept.inputs[kept.clean == new], split.inputs[split.targets == old])
+            assert torch.equal(kept.row[kept.clean == new], split.row[split.targets == old])
+    assert set(two.train().targets.tolist()) == {0, 1}
+
+
+def test_counts_are_balanced_and_nested():
+    few, more = (Images(count=count, label_noise=0.3).train() for count in (50, 200))
+    assert few.clean.bincount().tolist() == [5] * 10
+    assert more.clean.bincount().tolist() == [20] * 10
+    assert set(few.row.tolist()) < set(more.row.tolist())
+    assert torch.equal(few.targets, more.targets[torch.isin(more.row, few.row)])
+
+
+def test_imbalance_is_the_ratio_of_the_first_class_to_the_last():
+    counts = Images(imbalance=10).train().clean.bincount()
+    assert counts.tolist() == pytest.approx([int(counts[0]) * 10 ** (-c / 9) for c in range(10)], abs=1)
+    assert (counts == Images().train().targets.bincount()).any(), "no class is kept whole"
+    assert Images(count=88, imbalance=10, classes=(0, 1)).train().clean.bincount().tolist() == [80, 8]
+
+
+def test_draws_differ_in_split_noise_and_choice():
+    first, second = (Images(label_noise=0.3, count=100, draw=draw) for draw in (0, 1))
+    assert not torch.equal(first.test().inputs, second.test().inputs)
+    assert not torch.equal(first.train().inputs, second.train().inputs)
+    assert Images(draw=0).train().inputs.equal(Images().train().inputs)
+
+
+def test_draws_of_files_keep_the_split(fashion):
+    first, second = (
+        Images(source="fashion-mnist", folder=str(fashion), count=10, label_noise=1, draw=draw) for draw in (0, 1)
+    )
+    assert torch.equal(first.test().inputs, second.test().inputs)
+    assert first.train().row.tolist() != second.train().row.tolist()
+
+
 def test_disjoint_subsets_share_nothing():
     subsets = disjoint_subsets(4, 25, 110, generator(0))
     assert subsets.shape == (4, 25)
@@ -193,6 +233,8 @@ def test_cifar10_whole():
         (lambda: Images(source="mnist"), "source='mnist' is not legal.*one of digits, fashion-mnist, cifar10"),
         (lambda: Images(size=3), "size=3 is not legal.*divide 8"),
         (lambda: Images(label_noise=-0.1), "label_noise=-0.1 is not legal.*from 0 to 1"),
+        (lambda: Images(classes=(3, 3)), r"classes=\(3, 3\) is not legal.*two or more different"),
+        (lambda: Images(count=990).train(), "count=990 is not legal: it needs 99 images of class"),
         (lambda: disjoint_subsets(3, 4, 11, generator(0)), "count=3 subsets of size=4 are not legal.*pool=11"),
     ],
 )

@@ -1,14 +1,9 @@
 """Real images to classify: handwritten digits, Fashion-MNIST and CIFAR-10."""
 
-import gzip
-import importlib
-import io
 import os
-import zlib
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import lru_cache
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy
 import torch
@@ -16,24 +11,14 @@ from torch import Tensor
 
 from mesocosm import seeding
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
+from mesocosm.tasks import image_files
+from mesocosm.tasks.base import Task, share_counts
 
 __all__ = ["Images"]
 
 CLASSES = 10
 SHAPES = {"digits": (1, 8), "fashion-mnist": (1, 28), "cifar10": (3, 32)}
 """Channels and side of each source's images."""
-FILES = {
-    "fashion-mnist": (
-        "train-images-idx3-ubyte.gz",
-        "train-labels-idx1-ubyte.gz",
-        "t10k-images-idx3-ubyte.gz",
-        "t10k-labels-idx1-ubyte.gz",
-    ),
-    "cifar10": ("train.parquet", "test.parquet"),
-}
-HUB = {"fashion-mnist": ("zalando-datasets/fashion_mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")}
-"""Repository on the Hugging Face hub and its column of images."""
 
 
 class ImageBatch(NamedTuple):
@@ -42,12 +27,6 @@ class ImageBatch(NamedTuple):
     weights: Tensor
     row: Tensor
     clean: Tensor
-
-
-class _Labelled(NamedTuple):
-    images: numpy.ndarray
-    """`[N, C, H, W]` bytes, or `[N, H, W]` when there is one channel."""
-    labels: numpy.ndarray
 
 
 class _Splits(NamedTuple):
@@ -69,13 +48,18 @@ class Images(Task):
 
     Source: Xiao et al. (2017), Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms, arXiv
     1708.07747; Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images; Alpaydin and Kaynak (1998),
-    Optical Recognition of Handwritten Digits
+    Optical Recognition of Handwritten Digits; Cui et al. (2019), Class-Balanced Loss Based on Effective Number of
+    Samples, section 5.1, arXiv 1901.05555
     """
 
     source: Literal["digits", "fashion-mnist", "cifar10"] = setting("digits", "which images")
     folder: str | None = setting(None, "folder of the files, or hub to fetch them; none looks in the usual places")
     size: int | None = setting(None, "side in pixels after average pooling; none leaves the images as they are", low=1)
     label_noise: float = setting(0.0, "probability that a training label is replaced by a random class", low=0, high=1)
+    classes: tuple[int, ...] | None = setting(None, "classes to keep, numbered anew; none keeps all", low=0, high=9)
+    count: int | None = setting(None, "training images to keep; none keeps all that the balance allows", low=1)
+    imbalance: float = setting(1.0, "training images of the first class for each of the last", low=1, high=1e6)
+    draw: int = setting(0, "which random choice of training images, noise and split of the digits", low=0)
 
     fields: ClassVar[dict[str, str]] = {
         "inputs": "[B, C, H, W] float32: pixels of mean 0 and deviation 1 in each channel of the training split",
@@ -89,6 +73,8 @@ class Images(Task):
         side = SHAPES[self.source][1]
         if self.size and side % self.size:
             raise ValueError(f"size={self.size} is not legal: it must divide {side}, the side of {self.source}")
+        if self.classes and (len(set(self.classes)) < len(self.classes) or len(self.classes) < 2):
+            raise ValueError(f"classes={self.classes} is not legal: it must name two or more different classes")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -97,31 +83,35 @@ class Images(Task):
 
     @property
     def output_shape(self) -> tuple[int]:
-        return (CLASSES,)
+        return (len(self.classes) if self.classes else CLASSES,)
 
     @property
     def origin(self) -> str:
         """What was read and from where."""
-        return _load(self.source, self._places(), self.size).origin
+        return _load(self.source, self._places(), self.size, self._split).origin
 
     def train(self) -> ImageBatch:
         """The training split, shared by all callers: do not write into it.
 
         Raises:
             FileNotFoundError: when the files are in none of the places.
-            ValueError: when a file is damaged.
+            ValueError: when a file is damaged, or has too few images of a class.
         """
-        return _train(self.source, self._places(), self.size, self.label_noise)
+        return _train(self, self._places())
 
     def test(self) -> ImageBatch:
         """The test split, without label noise; as `train` otherwise."""
-        return _load(self.source, self._places(), self.size).test
+        return _test(self, self._places())
 
     def sample(self, size: int, generator: torch.Generator) -> ImageBatch:
         """`size` images of the training split, drawn uniformly with replacement."""
         train = self.train()
         rows = torch.randint(len(train.targets), (size,), generator=generator)
         return ImageBatch(*(field[rows] for field in train))
+
+    @property
+    def _split(self) -> int:
+        return self.draw if self.source == "digits" else 0
 
     def _places(self) -> tuple[str, ...]:
         if self.source == "digits":
@@ -152,23 +142,51 @@ def disjoint_subsets(count: int, size: int, pool: int, generator: torch.Generato
     return torch.randperm(pool, generator=generator)[: count * size].view(count, size)
 
 
-@cache
-def _train(source: str, places: tuple[str, ...], size: int | None, label_noise: float) -> ImageBatch:
-    train = _load(source, places, size).train
-    stream = seeding.generator("images", source, "label noise")
-    return train._replace(targets=noisy_labels(train.targets, label_noise, CLASSES, stream))
+@lru_cache(maxsize=32)
+def _train(task: Images, places: tuple[str, ...]) -> ImageBatch:
+    whole = _classes(_load(task.source, places, task.size, task._split).train, task.classes)
+    key = (task.draw,) if task.draw else ()
+    (classes,) = task.output_shape
+    noise = seeding.generator("images", task.source, "label noise", *key)
+    whole = whole._replace(targets=noisy_labels(whole.targets, task.label_noise, classes, noise))
+    if task.count is None and task.imbalance == 1:
+        return whole
+    order = torch.randperm(len(whole.clean), generator=seeding.generator("images", task.source, "subset", *key))
+    return _balanced(whole, classes, task.count, task.imbalance, order)
 
 
-@cache
-def _load(source: str, places: tuple[str, ...], size: int | None) -> _Splits:
-    if source == "digits":
-        origin, splits = "scikit-learn", _read_digits()
-    elif places == ("hub",):
-        origin, splits = "the Hugging Face hub, " + HUB[source][0], _fetch(source)
-    else:
-        folder = _find(source, places)
-        origin, splits = str(folder), _read_idx(folder) if source == "fashion-mnist" else _read_parquet(folder)
+@lru_cache(maxsize=32)
+def _test(task: Images, places: tuple[str, ...]) -> ImageBatch:
+    return _classes(_load(task.source, places, task.size, task._split).test, task.classes)
 
+
+def _classes(split: ImageBatch, classes: tuple[int, ...] | None) -> ImageBatch:
+    """Only the images of these classes, which become 0, 1, ..."""
+    if classes is None:
+        return split
+    place = torch.full((CLASSES,), -1).index_copy(0, torch.tensor(classes), torch.arange(len(classes)))[split.clean]
+    kept = ImageBatch(*(field[place >= 0] for field in split))
+    return kept._replace(targets=place[place >= 0], clean=place[place >= 0])
+
+
+def _balanced(whole: ImageBatch, classes: int, count: int | None, imbalance: float, order: Tensor) -> ImageBatch:
+    """A subset with the asked sizes of its classes: of each, those that come first in a random order of all."""
+    there = whole.clean.bincount(minlength=classes)
+    shares = imbalance ** -torch.linspace(0, 1, classes, dtype=torch.float64)
+    wanted = (shares * (there / shares).min()).long() if count is None else share_counts(count, shares.tolist())
+    if (wanted > there).any():
+        scarce = int((wanted - there).argmax())
+        needs = f"it needs {wanted[scarce]} images of class {scarce}, and there are {there[scarce]}"
+        raise ValueError(f"count={count} is not legal: {needs}")
+    sorted_by_class = order[whole.clean[order].argsort(stable=True)]
+    rank = torch.arange(len(order)) - (there.cumsum(0) - there)[whole.clean[sorted_by_class]]
+    kept = sorted_by_class[rank < wanted[whole.clean[sorted_by_class]]].sort().values
+    return ImageBatch(*(field[kept] for field in whole))
+
+
+@lru_cache(maxsize=32)
+def _load(source: str, places: tuple[str, ...], size: int | None, draw: int) -> _Splits:
+    origin, splits = image_files.read(source, places, draw)
     train, test = (_pooled(source, origin, split, size) for split in splits)
     deviation, mean = torch.std_mean(train.inputs, dim=(0, 2, 3), correction=0, keepdim=True)
     for split in (train, test):
@@ -176,7 +194,7 @@ def _load(source: str, places: tuple[str, ...], size: int | None) -> _Splits:
     return _Splits(f"{source} from {origin}: {len(train.targets)} train, {len(test.targets)} test", train, test)
 
 
-def _pooled(source: str, origin: str, split: _Labelled, size: int | None) -> ImageBatch:
+def _pooled(source: str, origin: str, split: image_files.Labelled, size: int | None) -> ImageBatch:
     channels, side = SHAPES[source]
     count = len(split.labels)
     images = split.images.reshape(len(split.images), -1, *split.images.shape[-2:])
@@ -190,70 +208,3 @@ def _pooled(source: str, origin: str, split: _Labelled, size: int | None) -> Ima
         inputs = torch.nn.functional.avg_pool2d(inputs, side // size)
     targets = torch.tensor(split.labels, dtype=torch.int64)
     return ImageBatch(inputs, targets, torch.ones(count), torch.arange(count), targets)
-
-
-def _read_digits() -> list[_Labelled]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = torch.randperm(len(digits.target), generator=seeding.generator("images", "digits", "split")).numpy()
-    return [_Labelled(digits.images[rows], digits.target[rows]) for rows in (order[:1000], order[1000:])]
-
-
-def _find(source: str, places: tuple[str, ...]) -> Path:
-    folders = [folder for place in places for folder in (Path(place) / source, Path(place))]
-    for folder in folders:
-        if all((folder / name).is_file() for name in FILES[source]):
-            return folder
-    raise FileNotFoundError(
-        f"{source} was not found: none of {', '.join(map(str, folders))} holds {' and '.join(FILES[source])}; "
-        "name their folder by `folder` or MESOCOSM_DATA, or fetch them with folder='hub'"
-    )
-
-
-def _read_idx(folder: Path) -> list[_Labelled]:
-    arrays = []
-    for path in (folder / name for name in FILES["fashion-mnist"]):
-        packed = path.read_bytes()
-        try:
-            content = gzip.decompress(packed)
-            shape = numpy.frombuffer(content, ">i4", count=content[3], offset=4)
-            arrays.append(numpy.frombuffer(content, numpy.uint8, offset=4 + shape.nbytes).reshape(shape))
-        except (OSError, EOFError, zlib.error, IndexError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: it is not a gzipped IDX file ({error})") from error
-    return [_Labelled(*arrays[:2]), _Labelled(*arrays[2:])]
-
-
-def _read_parquet(folder: Path) -> list[_Labelled]:
-    import pyarrow
-    import pyarrow.parquet
-
-    image = _extra("PIL.Image", "images")
-    splits = []
-    for path in (folder / name for name in FILES["cifar10"]):
-        try:
-            table = pyarrow.parquet.read_table(path, columns=["image", "label"])
-            pictures = [image.open(io.BytesIO(content)).convert("RGB") for content in table["image"].to_pylist()]
-            splits.append(_Labelled(_stack(pictures), table["label"].to_numpy()))
-        except (OSError, pyarrow.ArrowException, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: it is not a Parquet file of images and labels ({error})") from error
-    return splits
-
-
-def _fetch(source: str) -> list[_Labelled]:
-    _extra("PIL.Image", "images")
-    repository, column = HUB[source]
-    splits = _extra("datasets", "hub").load_dataset(repository)
-    return [_Labelled(_stack(splits[s][column]), numpy.asarray(splits[s]["label"])) for s in ("train", "test")]
-
-
-def _stack(pictures: Any) -> numpy.ndarray:
-    arrays = numpy.stack([numpy.asarray(picture) for picture in pictures])
-    return arrays.transpose(0, 3, 1, 2) if arrays.ndim == 4 else arrays
-
-
-def _extra(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}; install it with: pip install 'mesocosm[{extra}]'") from error
