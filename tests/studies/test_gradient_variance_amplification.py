@@ -259,7 +259,7 @@ def test_strings_are_judged_by_exact_continuations():
 
 
 def test_each_seed_has_episodes_of_its_own_and_more_data_hold_the_fewer():
-    few, many = study._episodes_of(range(3), 2, 10), study._episodes_of(range(3), 10, 10)
+    few, many = study.cells.episodes_of(range(3), 2, 10), study.cells.episodes_of(range(3), 10, 10)
     assert few.shape == (3, 400)
     for seed in range(3):
         assert torch.equal(few[seed], many[seed, :400])
