@@ -57,7 +57,10 @@ class Lab:
         """The untrained population of a cell."""
         from mesocosm.training.population import Population
 
-        return Population(lambda: self.model(cell), cell.init or list(cell.seeds), self.device)
+        population = Population(lambda: self.model(cell), cell.init or list(cell.seeds), self.device)
+        if cell.start:
+            cell.start(population)
+        return population
 
     def model(self, cell: Cell) -> "nn.Module":
         """One network of a cell, of the user's architecture where that takes its place."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mesocosm.training.averaging import EMA
     from mesocosm.training.growing import Growth
     from mesocosm.training.loop import Measure, Optimiser
+    from mesocosm.training.population import Population
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Cell:
     batch_size: int
     init: Sequence[int | str] | None = None
     """Key of each replica's initial weights; its seed where not given."""
+    start: "Callable[[Population], Any] | None" = None
+    """Changes the initial weights of the population in place, as `training.inherit` does."""
     stream: Any = None
     """Batches; fresh samples of the task, keyed by seed, where not given."""
     settings: Mapping[str, Any] = field(default_factory=dict)
