@@ -203,7 +203,7 @@ def _pooled(source: str, origin: str, split: image_files.Labelled, size: int | N
             f"{source} from {origin} is damaged: images of shape {images.shape} and {count} labels are not "
             f"[N, {channels}, {side}, {side}] with one label from 0 to {CLASSES - 1} each"
         )
-    inputs = torch.tensor(images).float()
+    inputs = torch.tensor(images).float().contiguous()
     if size:
         inputs = torch.nn.functional.avg_pool2d(inputs, side // size)
     targets = torch.tensor(split.labels, dtype=torch.int64)
