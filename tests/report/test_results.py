@@ -14,3 +14,13 @@ def test_markdown_holds_every_verdict_check_and_figure(many, tmp_path: Path) -> 
     assert {line.count(" | ") for line in table if "---" not in line} == {5, 4}
     assert (tmp_path / "results" / "tiny" / "error.png").read_bytes() == (many / "figures" / "error.png").read_bytes()
     assert (tmp_path / "results" / "tiny" / "verdicts.json").is_file()
+
+
+def test_a_second_run_of_a_study_can_have_a_name_of_its_own(many, tmp_path: Path, capsys) -> None:
+    asked = ["report", str(many), "--markdown", "--to", str(tmp_path / "results"), "--name"]
+    assert main([*asked, "tiny-again"]) == 0
+    assert "(tiny-again/error.png)" in (tmp_path / "results" / "tiny-again.md").read_text()
+    assert (tmp_path / "results" / "tiny-again" / "verdicts.json").is_file()
+    assert main([*asked, "../tiny"]) == 2
+    assert "--name ../tiny is not legal" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["tiny-again", "tiny-again.md"]

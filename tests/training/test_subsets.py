@@ -59,6 +59,14 @@ def test_minibatches_come_from_the_subset_alone():
     assert torch.equal(one.population.theta, population.theta)
 
 
+def test_models_may_have_seeds_of_their_own():
+    own = train_on_subsets(make, DATA, MASKS, cross_entropy, SGD(0.1), steps=4, batch_size=5, seed=[7, 8, 9])
+    alone = train_on_subsets(make, DATA, MASKS[1:2], cross_entropy, SGD(0.1), steps=4, batch_size=5, seed=8)
+    assert torch.equal(own.population.theta[1], alone.population.theta[0])
+    with pytest.raises(ValueError, match="2 seeds for 3 subsets"):
+        train_on_subsets(make, DATA, MASKS, cross_entropy, SGD(0.1), steps=4, seed=[7, 8])
+
+
 def test_a_replica_sees_the_same_in_any_company():
     stream = Subsets(DATA, MASKS)
     alone, together = stream(3, [2], torch.device("cpu")), stream(0, [0, 1, 2], torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report` and `sample`."""
+"""The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report`, `sample` and `measure`."""
 
 import argparse
 import os
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   mesocosm run flip-flop --help                 all settings of a study
   mesocosm run flip-flop --dry-run              what it would cost
   mesocosm sample flip-flop --count 1000 --to flip-flop.jsonl
+  mesocosm measure memorization --data photos/  which of your own examples are memorised?
   mesocosm report                               one page over all runs in runs/
 """
 
@@ -60,9 +61,18 @@ def parser() -> Parser:
     report.add_argument("runs", nargs="*", type=Path, help="run folders (default: all in runs/)")
     report.add_argument("--to", type=Path, default=Path("report"), help="folder of the page (default: report)")
     report.add_argument("--markdown", action="store_true", help="write a Markdown file a run in place of the page")
+    report.add_argument("--name", help="name of a single run's Markdown file (default: its study's)")
     sample = command("sample", "Write samples of a task, with targets, weights and hidden state.")
     sample.add_argument("task", help="its name, as `mesocosm list` gives it")
     sample.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm sample TASK --help`")
+    measure = command("measure", "Measure examples of your own: a table, or a folder of pictures.")
+    measure.add_argument(
+        "what",
+        choices=["memorization"],
+        metavar="WHAT",
+        help="memorization: how much more often models are right about an example that they trained on",
+    )
+    measure.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm measure WHAT --help`")
     return whole
 
 
@@ -92,6 +102,10 @@ def _dispatch(command: str, asked: dict) -> int:
         from mesocosm.cli.sample import sample
 
         return sample(**asked)
+    if command == "measure":
+        from mesocosm.cli.measure import measure
+
+        return measure(**asked)
     from mesocosm.cli import runs
 
     return int(getattr(runs, command)(**asked))

@@ -97,18 +97,22 @@ def draw(run: Path) -> int:
     return 0
 
 
-def report(runs: list[Path], to: Path, markdown: bool) -> int:
+def report(runs: list[Path], to: Path, markdown: bool, name: str | None) -> int:
     from mesocosm.report.results import write_results
     from mesocosm.report.site import write_site
 
     found = runs or sorted(path.parent for path in Path("runs").glob("*/*/verdicts.json"))
     if not found:
         raise UserError("there is no finished run in runs/; name run folders, or make one with `mesocosm run STUDY`")
+    if name and (not markdown or len(found) > 1 or not name.replace("-", "").isalnum()):
+        raise UserError(
+            f"--name {name} is not legal: it is for the Markdown of one run, of letters, digits and hyphens"
+        )
     for folder in found:
         folders.read_request(folder)
     if markdown:
         for folder in found:
-            console.print(f"results: {write_results(folder, to)}")
+            console.print(f"results: {write_results(folder, to, name)}")
         return 0
     console.print(f"page: {write_site(found, to)}")
     return 0

@@ -9,15 +9,15 @@ from mesocosm.lab.text import effect
 from mesocosm.report.run import outcome, read_run
 
 
-def write_results(folder: Path, to: Path) -> Path:
-    """Write `<study>.md`, its figures and its `verdicts.json` into the folder `to`.
+def write_results(folder: Path, to: Path, name: str | None = None) -> Path:
+    """Write `<name>.md`, the study's where none is given, its figures and its `verdicts.json` into the folder `to`.
 
     Raises:
         UserError: when `folder` holds no run.
         RunError: when a file of it is missing or damaged, naming the command that makes it again.
     """
     run = read_run(folder)
-    name = run.request.study
+    name = name or run.request.study
     lines = [f"# {run.study.title}", "", run.study.question, "", f"{run.study.paper}.", ""]
     lines += [f"**{outcome(run.claims)}.** {run.summary}.", "", f"    {run.command}", ""]
     lines += ["| claim | verdict | effect [95 % interval] | rule | control | the paper's figure |", "| --- " * 6 + "|"]

@@ -68,22 +68,23 @@ def train_on_subsets(
     *,
     steps: int,
     batch_size: int | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int | str] = 0,
     device: str = "cpu",
     **options: Any,
 ) -> "History":
     """Train a model on each of K subsets; `History.population` holds the K models, in the order of the masks.
 
-    All start from the same weights and, in minibatches, shuffle alike, so that they differ by their data.
+    From one seed all start with the same weights and, in minibatches, shuffle alike, so that they differ by their data.
 
     Args:
         data: batch of N samples with `inputs`, `targets` and `weights`, such as `Images().train()`.
         masks: `[K, N]` bool; with minibatches, all of one size.
         batch_size: samples a step; the whole subset where not given.
+        seed: of all models, or K seeds of one each.
         options: further arguments of `train`.
 
     Raises:
-        ValueError: for masks that do not fit the data, or subsets of different sizes in minibatches.
+        ValueError: for masks that do not fit the data or the seeds, or subsets of different sizes in minibatches.
 
     Source: Feldman & Zhang (2020), What Neural Networks Memorize and Why, arXiv 2008.03703; Ilyas et al. (2022),
     Datamodels: Predicting Predictions from Training Data, arXiv 2202.00622
@@ -91,7 +92,9 @@ def train_on_subsets(
     from mesocosm.training.loop import train
 
     stream = Subsets(data, masks)
-    seeds = [seed] * len(masks)
+    seeds = [seed] * len(masks) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(masks):
+        raise ValueError(f"{len(seeds)} seeds for {len(masks)} subsets: give one seed, or one a subset")
     return train(
         Population(make_model, seeds, device),
         stream if batch_size is None else Epochs(data, batch_size, seeds, members(masks)),
