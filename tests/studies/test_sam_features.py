@@ -235,18 +235,6 @@ def test_training_sets_belong_to_seeds():
     assert torch.equal(everything(5, [0, 1], cpu).inputs, everything.whole([0, 1], cpu).inputs)
 
 
-def test_probes_read_what_the_last_linear_layer_reads():
-    images = tasks.ImagePairs().sample(600, torch.Generator().manual_seed(0)).inputs
-    model = models.CNN.for_task(tasks.ImagePairs(), channels=2)
-    features, outputs = evaluation.look(model, images, torch.device("cpu"))
-    with torch.no_grad():
-        torch.testing.assert_close(model.head(features), outputs)
-        torch.testing.assert_close(model(images), outputs)
-    stranger = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    features, outputs = evaluation.look(stranger, images, torch.device("cpu"))
-    assert torch.equal(features, outputs)
-
-
 def test_a_network_that_knows_one_half_is_found_out():
     class Half(nn.Module):
         """Shows the pixels of one half of the image to its last layer."""

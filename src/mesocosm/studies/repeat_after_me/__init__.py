@@ -266,7 +266,8 @@ STUDY = lab.Study(
     claims=CLAIMS,
     figures=figures,
     departures=(
-        "The paper's experiments with pretrained models (copying text, phone book) are a study of their own, repeat-after-me-pretrained.",
+        "The paper's experiments with pretrained models (copying text, phone book) are a study of their own, "
+        "repeat-after-me-pretrained.",
         "The small preset has 16 letters in place of 26, strings of up to 12 letters in place of 300 where examples "
         "are counted, and of up to 7 and 8 in place of 50 in the other trainings.",
         "Its transformers are two attention layers of width 64 without MLP: with MLP layers, pilots learned more "

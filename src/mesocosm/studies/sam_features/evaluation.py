@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from mesocosm.studies.sam_features import Config
     from mesocosm.training import SAM, Epochs, Population
 
-SLICE = 500
-"""Images that a network sees at once."""
-
 
 class TrainingSets:
     """Passes over a training set of each seed's own; all of it at every step where a batch is as large.
@@ -171,9 +168,9 @@ def evaluate(config: "Config", population: "Population") -> "dict[str, Tensor]":
     found: dict[str, list[float]] = {"test error": [], "hard probe error": [], "easy probe error": []}
     for r in range(len(population)):
         model = population.replica(r).eval()
-        outputs = look(model, test.inputs, population.device)[1]
+        outputs = measures.penultimate_features(model, test.inputs)[1]
         found["test error"].append((outputs.argmax(1) != test.targets).double().mean().item())
-        features = torch.cat([look(model, batch.inputs, population.device)[0] for batch in probes])
+        features = torch.cat([measures.penultimate_features(model, batch.inputs)[0] for batch in probes])
         for half in ("hard", "easy"):
             labels = torch.cat([getattr(batch, f"{half}_label") for batch in probes])
             right = measures.linear_probe(features, labels, 2, train_share=0.5, l2=config.probe_penalty)
@@ -187,21 +184,3 @@ def composites(config: "Config", split: str, sample: str, decorrelated: bool = F
 
     task = config.composites(split=split, decorrelated=decorrelated)
     return task.sample(config.probe_images, generator("sam-features", sample, split))
-
-
-def look(model: "nn.Module", images: "Tensor", device: "torch.device") -> "tuple[Tensor, Tensor]":
-    """What the last linear layer of any network reads `[N, D]`, and what the network answers `[N, 2]`, on the CPU.
-
-    A network without a linear layer is probed at its outputs.
-    """
-    import torch
-    from torch import nn
-
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    read: list[Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])) for layer in layers[-1:]]
-    with torch.no_grad():
-        outputs = torch.cat([model(images[i : i + SLICE].to(device)) for i in range(0, len(images), SLICE)]).cpu()
-    for hook in hooks:
-        hook.remove()
-    return (torch.cat(read).flatten(1).cpu() if read else outputs), outputs
