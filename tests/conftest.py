@@ -14,6 +14,8 @@ import matplotlib  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+pytest_plugins = ["tiny_language_models"]
+
 matplotlib.use("Agg")
 torch.set_num_threads(1)
 

@@ -62,6 +62,7 @@ train = Lab.train
 @pytest.mark.parametrize("study", STUDIES)
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
+@pytest.mark.usefixtures("tiny_default")
 def test_any_configuration_runs_or_is_refused_in_one_sentence(study: str, data) -> None:
     words = data.draw(flags(study))
     errors = io.StringIO()
@@ -90,6 +91,7 @@ def test_help_lists_every_setting_without_importing_torch(study: str) -> None:
         assert f"--{field.name.replace('_', '-')}" in shown
 
 
+@pytest.mark.usefixtures("tiny_default")
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_is_complete(study: str) -> None:
     whole = pieces("study")[study].load()
@@ -102,5 +104,5 @@ def test_a_study_is_complete(study: str) -> None:
         if preset == "paper" and study == "disagreement":
             continue  # It needs CIFAR-10, which is not here.
         names = [cell.name for cell in whole.plan(config)]
-        assert names
+        assert names or whole.estimate, "nothing is trained, and no cost is told"
         assert len(set(names)) == len(names)

@@ -169,14 +169,22 @@ def _dry_run(request: folders.Request, lab: "Lab") -> int:
     for p in prices:
         numbers = (f"{p.replicas:,}", f"{p.steps:,}", f"{p.parameters:,}", flops(p.flops), size(p.memory))
         table.add_row(p.cell, *numbers, f"about {duration(p.seconds or 0)}")
-    replicas, total = sum(p.replicas for p in prices), sum(p.seconds or 0 for p in prices)
+    estimate = folders.load_study(request.study).estimate
+    others = estimate(request.config) if estimate else {}
+    for name, seconds in others.items():
+        table.add_row(name, *[""] * 5, f"about {duration(seconds)}")
+    replicas = sum(p.replicas for p in prices)
+    total = sum(p.seconds or 0 for p in prices) + sum(others.values())
     memory = size(max((p.memory for p in prices), default=0))
     table.add_section()
     table.add_row(
         "whole run", f"{replicas:,}", "", "", flops(sum(p.flops for p in prices)), memory, f"about {duration(total)}"
     )
     console.print(table)
-    console.print(f"Time is for training on this machine ({lab.device}), without measuring and early stopping.")
+    if prices:
+        console.print(f"Time is for training on this machine ({lab.device}), without measuring and early stopping.")
+    if others:
+        console.print("Times without a number of steps are rules of thumb for a common core.")
     return 0
 
 

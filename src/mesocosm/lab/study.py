@@ -85,5 +85,7 @@ class Study:
     figures: "Callable[[pandas.DataFrame], Iterable[Drawing]]"
     run: "Callable[[Any, Lab], None] | None" = None
     """Trains and measures; trains all cells of the plan where not given."""
+    estimate: Callable[[Any], Mapping[str, float]] | None = None
+    """Seconds, by name, of what a run does besides training, by rule of thumb: for a price before it starts."""
     departures: Sequence[str] = ()
     """Where the study departs from the paper, a sentence each."""

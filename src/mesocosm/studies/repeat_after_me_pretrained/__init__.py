@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mesocosm import lab, models, tasks
+from mesocosm import lab, tasks
 from mesocosm.settings import setting
 from mesocosm.studies.repeat_after_me_pretrained.claims import CLAIMS
 from mesocosm.studies.repeat_after_me_pretrained.figures import figures
@@ -17,6 +17,9 @@ from mesocosm.studies.repeat_after_me_pretrained.rules import ATTENTION, STATE_S
 
 if TYPE_CHECKING:
     from mesocosm.lab.lab import Lab
+
+READS, WRITES = 400, 40
+"""Tokens that a core reads and writes a second with a model of 135 million parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,16 @@ PRESETS = {
 
 
 def plan(config: Config) -> Iterator[lab.Cell]:
-    """Nothing is trained; but the models must be there before anything starts."""
-    for name in (*config.attention, *(config.state_space or ())):
-        models.load_pretrained(name)
+    """Nothing is trained."""
     yield from ()
+
+
+def estimate(config: Config) -> dict[str, float]:
+    """Seconds a model takes by rule of thumb, if it is one of 135 million parameters on one common core."""
+    read = sum(2 * 16 * (entries + 3) for entries in config.books) + sum(6 * length for length in config.lengths)
+    written = sum(2 * (config.digits + 1) for _ in config.books) + sum(2 * length for length in config.lengths)
+    seconds = config.seeds * (read / READS + written / WRITES)
+    return dict.fromkeys((*config.attention, *(config.state_space or ())), seconds)
 
 
 def run(config: Config, lab: "Lab") -> None:
@@ -91,6 +100,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    estimate=estimate,
     claims=CLAIMS,
     figures=figures,
     departures=(

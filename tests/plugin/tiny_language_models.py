@@ -56,3 +56,18 @@ def make_module(tokenizer):
         return module.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tokenizer, make_module, tmp_path_factory):
+    """A folder with a random Llama that reads long texts."""
+    folder = tmp_path_factory.mktemp("tiny language model")
+    make_module(max_position_embeddings=8192).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_default(tiny_folder, monkeypatch):
+    """The random Llama in place of the default language model, which is slow and need not be installed."""
+    monkeypatch.setattr("mesocosm.models.pretrained._packaged", lambda: tiny_folder)
