@@ -61,7 +61,10 @@ PRESETS = {
 
 
 def plan(config: Config) -> Iterator[lab.Cell]:
-    """Nothing is trained."""
+    """Nothing is trained; but the text must be there and long enough."""
+    from mesocosm.studies.repeat_after_me_pretrained import evaluation
+
+    evaluation.source(config.text, max(config.lengths)).whole()
     yield from ()
 
 

@@ -60,10 +60,14 @@ def repeated(model: LanguageModel, texts: list[str]) -> Tensor:
     return torch.tensor([first + end == text for first, end, text in zip(firsts, said, texts)]).double()
 
 
+def source(path: str | None, length: int) -> tasks.TextBytes:
+    """Windows that hold `length` tokens of any tokenizer, and a word besides."""
+    return tasks.TextBytes(path=path, length=16 * length + 32)
+
+
 def passages(model: LanguageModel, path: str | None, length: int, count: int) -> list[str]:
     """Texts of about `length` tokens from random places, beginning with a word."""
-    task = tasks.TextBytes(path=path, length=16 * length + 32)
-    windows = task.sample(count, generator("text", "passages", length)).inputs
+    windows = source(path, length).sample(count, generator("text", "passages", length)).inputs
     texts = []
     for window in windows.tolist():
         words = _plain(bytes(window).decode(errors="ignore")).partition(" ")[2]  # the first may be cut
