@@ -1,0 +1,159 @@
+"""Does a language model that is made smaller lose facts before it loses the use of its context?
+
+Source: Jin et al. (2023), The Cost of Down-Scaling Language Models: Fact Recall Deteriorates before In-Context
+Learning, arXiv 2310.04680
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mesocosm import lab, models, tasks, training
+from mesocosm.settings import setting
+from mesocosm.studies.fact_recall_downscaling.claims import CLAIMS
+from mesocosm.studies.fact_recall_downscaling.figures import figures
+from mesocosm.studies.fact_recall_downscaling.rules import JUDGED
+
+if TYPE_CHECKING:
+    from mesocosm.lab.lab import Lab
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(lab.Config):
+    """Settings of the study: first those of the language model that is pruned, then those of the trained networks."""
+
+    language_model: str | None = setting(
+        "smollm2-135m",
+        "what is pruned: the packaged smollm2-135m, a folder, a .gguf file or a name on the hub; none for trained "
+        "networks alone",
+    )
+    sparsities: tuple[float, ...] = setting(
+        (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "shares of weights to remove, 0.5 among them", low=0.01, high=0.99
+    )
+    pairs: int = setting(60, "questions about one of two pairs in the context", low=2, high=10_000)
+    rules: int = setting(16, "functions to learn in the context", low=2, high=10_000)
+    examples: int = setting(16, "examples of a function, an even number", low=2, high=32)
+    seeds: int = setting(3, "networks trained at each width and number of facts", low=1, high=1000)
+    widths: tuple[int, ...] = setting((16, 32, 64), "widths of the networks, each twice the last", low=4, high=8192)
+    facts: tuple[int, ...] = setting(
+        (256, 4096), "facts to learn; 16 times fewer than the most are the control", low=3, high=4096
+    )
+    steps: int = setting(3000, "training steps", low=1, high=10_000_000)
+    batch_size: int = setting(32, "rows a step: half of them recalled, half read", low=2, high=100_000)
+    learning_rate: float = setting(3e-3, "AdamW's, falling to 0 along half a cosine", low=1e-6, high=1)
+
+    def check(self) -> None:
+        for name in ("sparsities", "widths", "facts"):
+            values = getattr(self, name)
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"{name}={values} is not legal: it must rise")
+        if JUDGED not in self.sparsities:
+            raise ValueError(f"sparsities={self.sparsities} is not legal: {JUDGED} must be among them")
+        if self.examples % 2:
+            raise ValueError(f"examples={self.examples} is not legal: it must be even")
+        if any(width % 4 for width in self.widths):
+            raise ValueError(f"widths={self.widths} is not legal: each must be a multiple of 4, the number of heads")
+
+
+PRESETS = {
+    "smoke": Config(
+        language_model=None, seeds=2, widths=(8, 16), facts=(8, 128), steps=20, batch_size=16,
+    ),
+    "small": Config(),
+    "paper": Config(
+        language_model="facebook/opt-1.3b", sparsities=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), pairs=500,
+        rules=200, facts=(256, 1024, 4096), widths=(16, 32, 64, 128, 256), steps=20_000, batch_size=64,
+        learning_rate=1e-3,
+    ),
+}  # fmt: skip
+
+
+def plan(config: Config) -> Iterator[lab.Cell]:
+    """A cell for each number of facts and width; the pruned language model is not trained."""
+    yield from cells(config, range(config.seeds))
+
+
+def cells(config: Config, seeds: Sequence[int]) -> Iterator[lab.Cell]:
+    for facts in config.facts:
+        task = tasks.FactRecall(facts=facts, names=16, relations=16)
+        for width in config.widths:
+            yield lab.Cell(
+                name=f"trained/facts={facts}/width={width}",
+                task=task,
+                model=partial(models.Transformer.for_task, d_model=width, n_heads=4, n_layers=2),
+                seeds=seeds,
+                objective=training.cross_entropy,
+                optimiser=training.AdamW(config.learning_rate),
+                schedule=training.cosine(config.steps, warmup=config.steps // 20),
+                steps=config.steps,
+                batch_size=config.batch_size,
+                settings={"facts": facts, "width": width},
+                measure=knowledge(task),
+                every=max(1, config.steps // 4),
+            )
+
+
+def knowledge(task: Any) -> Any:
+    from mesocosm.studies.fact_recall_downscaling import evaluation
+
+    return evaluation.knowledge(task)
+
+
+def run(config: Config, lab: "Lab") -> None:
+    if config.language_model is not None:
+        ask_language_model(config, lab)
+    for cell in plan(config):
+        trained = lab.train(cell).population
+        size = sum(weights[0].numel() for weights in trained.weights().values())
+        sizes = {"parameters": [size] * len(cell.seeds)}
+        lab.record(cell.name, sizes, seed=list(cell.seeds), step=cell.steps, **cell.settings)
+
+
+def ask_language_model(config: Config, lab: "Lab") -> None:
+    """Record every answer of the language model, dense and pruned; the records' seed is the number of the question."""
+    from mesocosm.lab.files import UserError
+    from mesocosm.studies.fact_recall_downscaling import evaluation
+
+    try:
+        model = evaluation.load(config.language_model)
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(error) from error
+    for method, sparsity in levels(config):
+        ask = partial(evaluation.measure, model, method, sparsity, config.pairs, config.rules, config.examples)
+        for name, values in lab.remember(f"pruned/{method}/{sparsity:g}", ask).items():
+            cell, _, metric = name.partition(": ")
+            lab.record(cell, {metric: values}, seed=range(len(values)), method=method, sparsity=sparsity)
+
+
+def levels(config: Config) -> Iterator[tuple[str, float]]:
+    """Methods of pruning and sparsities: the dense model first, then Wanda's, and two others at one of them."""
+    yield "dense", 0.0
+    for sparsity in config.sparsities:
+        yield "wanda", sparsity
+    yield "magnitude", JUDGED
+    yield "random", JUDGED
+
+
+STUDY = lab.Study(
+    title="Fact recall and in-context learning under down-scaling",
+    paper="T. Jin, N. Clement, X. Dong, V. Nagarajan, M. Carbin, J. Ragan-Kelley, G. K. Dziugaite. The Cost of "
+    "Down-Scaling Language Models: Fact Recall Deteriorates before In-Context Learning. 2023. arXiv 2310.04680",
+    question="Does a language model that is made smaller, by pruning or by training a smaller one, lose facts stored "
+    "in its weights before it loses the use of what is in its context?",
+    presets=PRESETS,
+    plan=plan,
+    run=run,
+    claims=CLAIMS,
+    figures=figures,
+    departures=(
+        "The model is SmolLM2-135M-Instruct instead of OPT and LLaMA of 1.3 to 33 billion parameters. Its weights are "
+        "already rounded to four bits; sparsity comes on top.",
+        "Pruning is by Wanda (and by magnitude, at one sparsity) instead of SparseGPT, with the dense model's norms of "
+        "inputs for all layers and 512 tokens of calibration.",
+        "Questions are two lists of thirty facts, answered among thirty candidates by their first tokens, instead of "
+        "TriviaQA and other sets.",
+        "In place of dense families of pretrained models, small networks of several widths are trained on facts of "
+        "known number.",
+    ),
+)

@@ -1,0 +1,118 @@
+"""The figures, from records alone."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mesocosm import lab
+from mesocosm.lab.style import BLUE, GREEN, GREY, ORANGE, RED
+from mesocosm.studies.fact_recall_downscaling.rules import JUDGED, KNOWN, Kept, answers
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+ABILITIES = {
+    "recall": ("recall", RED, "o"),
+    "retrieval": ("look-up of one of two pairs", BLUE, "s"),
+    "override": ("override of a fact", GREEN, "^"),
+    "function": ("linear function", ORANGE, "D"),
+}
+
+
+def figures(records: "DataFrame") -> Iterable[lab.Drawing]:
+    for draw in (draw_kept, draw_override, draw_widths):
+        try:
+            yield draw(records)
+        except lab.NotEnough:
+            continue
+
+
+def draw_kept(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.8, 4.6))
+    told = []
+    for ability, (label, colour, marker) in ABILITIES.items():
+        kept = Kept(records, ability)
+        found = {
+            level: lab.bootstrap(partial(kept.share, sparsity=level), kept.questions) for level in kept.table.index
+        }
+        bars(axes, found, label=label, color=colour, marker=marker)
+        one = found[JUDGED]
+        told.append(f"{label} {one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]")
+    axes.axhline(0.95, color=GREY, ls="--", lw=1, label="0.95 of the dense model's")
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.set(xlabel="sparsity (share of weights removed)", ylabel="accuracy above chance, over the dense model's")
+    axes.set_ylim(-0.35, 1.45)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    others = []
+    for method in ("magnitude", "random"):
+        recall, look_up = (Kept(records, ability, method) for ability in ("recall", "retrieval"))
+        left = [float(mine.share(mine.questions)) for mine in (recall, look_up)]
+        others.append(f"{method} scores leave {left[0]:.2f} of recall and {left[1]:.2f} of look-up")
+    caption = (
+        "What pruning by Wanda leaves of four abilities of a language model, with 95 % bootstrap intervals over "
+        f"questions. At sparsity {JUDGED:g}: {'; '.join(told)}. There, {', '.join(others)}."
+    )
+    return lab.Drawing("kept", figure, caption)
+
+
+def draw_override(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(9.2, 4.2), sharey=True)
+    for axes, cell, title in zip(panels, ("recall", "override"), ("no context", "context says another answer")):
+        right, other = answers(records, cell), answers(records, cell, "other")
+        stored, said = (right, other) if cell == "recall" else (other, right)
+        shares = {"stored": (stored, RED, "o"), "from the context": (said, GREEN, "^")}
+        shares["any other"] = (1 - stored - said, GREY, "s")
+        for label, (table, colour, marker) in shares.items():
+            found = {level: lab.share(int(row.sum()), len(row)) for level, row in table.iterrows()}
+            bars(axes, found, label=label, color=colour, marker=marker)
+        axes.set(title=title, xlabel="sparsity (share of weights removed)", ylim=(-0.03, 1.03))
+    panels[0].set_ylabel("share of answers")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    caption = (
+        "Which of thirty candidates a model pruned by Wanda answers, with 95 % Wilson intervals over questions. Left: "
+        "the question alone; the answer of the context is the one that the right panel's context says. Right: after a "
+        "sentence that contradicts the stored fact."
+    )
+    return lab.Drawing("override", figure, caption)
+
+
+def draw_widths(records: "DataFrame") -> lab.Drawing:
+    from matplotlib import pyplot
+
+    rows = records[records["cell"].str.startswith("trained")]
+    if rows.empty:
+        raise lab.NotEnough("there are no trained networks")
+    last = rows[rows["step"] == rows["step"].max()]
+    table = last.pivot_table(index=["facts", "width", "seed"], columns="metric", values="value").reset_index()
+    facts = sorted(table["facts"].unique())
+    figure, panels = pyplot.subplots(1, len(facts), figsize=(3.2 * len(facts) + 0.4, 4.0), sharey=True, squeeze=False)
+    for axes, count in zip(panels[0], facts):
+        mine = table[table["facts"] == count]
+        for metric, colour, marker in (("recall", RED, "o"), ("in context", BLUE, "s")):
+            axes.plot(mine["parameters"], mine[metric], marker, color=colour, ms=5, alpha=0.8, label=metric)
+            axes.plot(*zip(*mine.groupby("parameters")[metric].median().items()), color=colour)
+        axes.axhline(KNOWN, color=GREY, ls="--", lw=1)
+        bits = count * np.log2(64)
+        axes.axvline(bits / 2, color=GREY, ls=":", lw=1.2, label="2 bits of facts a parameter")
+        axes.set(xscale="log", title=f"{count:,.0f} facts", xlabel="parameters", ylim=(-0.03, 1.03))
+    panels[0][0].set_ylabel("accuracy")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    caption = (
+        "Accuracy of trained networks on facts to recall and on objects to read in the context, by size: points are "
+        f"seeds, lines go through their medians. Dashed: {KNOWN:g}. Dotted: the size that holds all facts at 2 bits a "
+        "parameter; a fact is log2(64) = 6 bits."
+    )
+    return lab.Drawing("widths", figure, caption)
+
+
+def bars(axes: Any, found: dict[Any, lab.Interval], **look: Any) -> None:
+    """Estimates with intervals by sparsity."""
+    middle = np.array([one.estimate for one in found.values()])
+    ends = [[one.estimate - one.low for one in found.values()], [one.high - one.estimate for one in found.values()]]
+    axes.errorbar(list(found), middle, yerr=np.maximum(ends, 0), ms=5, capsize=2.5, **look)

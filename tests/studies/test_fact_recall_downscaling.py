@@ -1,0 +1,457 @@
+import dataclasses
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from torch import nn
+
+from mesocosm.cli import main
+from mesocosm.lab.claims import judge
+from mesocosm.lab.lab import Lab
+from mesocosm.lab.style import style
+from mesocosm.models import LanguageModel
+from mesocosm.studies.fact_recall_downscaling import (
+    PRESETS,
+    STUDY,
+    Config,
+    cells,
+    evaluation,
+    figures,
+    levels,
+    plan,
+    questions,
+    rules,
+    run,
+)  # fmt: skip
+from mesocosm.studies.fact_recall_downscaling.lists import CAPITALS, INVENTED, SYMBOLS
+
+TINY = Config(language_model=None, seeds=2, widths=(4, 8), facts=(4, 64), steps=4, batch_size=4)
+LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def made_up(
+    recall=(1, 0.9, 0.7, 0.4, 0.2, 0.1), retrieval=(1, 1, 1, 0.95, 0.8, 0.6), override=(1, 1, 1, 1, 1, 0.9),
+    function=(0.8, 0.8, 0.8, 0.78, 0.7, 0.5), dense_function=0.8, shuffled=0.5, invented=0.0, masked=0.0,
+    counterfactual=0.0, context=16, known=64, few_context=16, few_known=16, seeds=3,
+):  # fmt: skip
+    """Records as the study leaves them: accuracies by sparsity, and the widths from which networks have an ability."""
+    rows = []
+
+    def ask(cell, shares, dense=1.0, count=60, metric="right", random=None):
+        for method, sparsity, share in [
+            ("dense", 0.0, dense), *(("wanda", s, share) for s, share in zip(LEVELS, shares)),
+            ("magnitude", 0.5, 0.1), ("random", 0.5, shares[3] if random is None else random),
+        ]:  # fmt: skip
+            for seed in range(count):
+                value = float(seed < round(share * count))
+                rows.append((cell, seed, 0, metric, value, method, sparsity, np.nan, np.nan))
+
+    ask("recall", recall, random=masked)
+    ask("recall", [counterfactual] * 6, 0.0, metric="other")
+    ask("retrieval", retrieval, random=0.5 + masked / 2)
+    ask("override", override)
+    ask("override", [0] * 6, 0.0, metric="other")
+    ask("invented", [invented] * 6, 0.0, count=30)
+    for cell, shares, dense in (
+        ("function", function, dense_function), ("function, shuffled labels", [shuffled] * 6, shuffled),
+    ):  # fmt: skip
+        for method, sparsity, share in [("dense", 0.0, dense), *(("wanda", *pair) for pair in zip(LEVELS, shares))]:
+            for seed in range(24):
+                value = share + 0.02 * (-1) ** seed
+                rows.append((cell, seed, 0, "right", value, method, sparsity, np.nan, np.nan))
+    for facts, thresholds in ((256.0, (few_known, few_context)), (4096.0, (known, context))):
+        for width in (16.0, 32.0, 64.0):
+            for seed in range(seeds):
+                for metric, least in zip(("recall", "in context"), thresholds):
+                    for step, value in ((0, 0.0), (9, 0.95 if width >= least else 0.5)):
+                        cell = f"trained/facts={facts:g}/width={width:g}"
+                        rows.append((cell, seed, step, metric, value, None, np.nan, facts, width))
+                rows.append((cell, seed, 9, "parameters", 200.0 * width, None, np.nan, facts, width))
+    columns = ["cell", "seed", "step", "metric", "value", "method", "sparsity", "facts", "width"]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def judged(claim, records):
+    return judge(next(c for c in STUDY.claims if c.id == claim), records, {})
+
+
+@pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4"])
+def test_claims_are_supported_where_the_effect_is_there(claim):
+    judgement = judged(claim, made_up())
+    assert (judgement.verdict, judgement.control["verdict"]) == ("supported", "absent"), judgement
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("C1", {"recall": (1, 1, 1, 1, 1, 1)}),
+        ("C1", {"retrieval": (1, 0.9, 0.8, 0.6, 0.5, 0.5)}),
+        ("C2", {"override": (1, 1, 0.9, 0.5, 0.3, 0.1)}),
+        ("C2", {"recall": (1, 1, 1, 1, 1, 1)}),
+        ("C3", {"recall": (1, 1, 1, 1, 1, 1)}),
+        ("C3", {"function": (0.6, 0.6, 0.6, 0.6, 0.6, 0.6)}),
+        ("C4", {"known": 32, "context": 32}),
+        ("C4", {"known": 16, "context": 32}),
+    ],
+)
+def test_claims_are_not_supported_where_the_effect_is_absent(claim, changes):
+    assert judged(claim, made_up(**changes)).verdict == "not supported"
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("C1", {"masked": 0.9}),
+        ("C1", {"invented": 0.5}),
+        ("C2", {"counterfactual": 0.3}),
+        ("C3", {"shuffled": 0.7}),
+        ("C4", {"few_known": 64}),
+        ("C4", {"few_known": 32}),
+    ],
+)
+def test_a_control_that_fires_makes_its_claim_inconclusive(claim, changes):
+    judgement = judged(claim, made_up(**changes))
+    assert (judgement.verdict, judgement.control["verdict"]) == ("inconclusive", "present")
+
+
+@pytest.mark.parametrize(
+    ("claim", "records", "why"),
+    [
+        ("C3", made_up(dense_function=0.5), "the dense model is at chance in function: 0.50"),
+        ("C4", made_up(context=128), "no width up to 64 reads the context in every seed"),
+        ("C1", made_up()[lambda r: r["sparsity"] != 0.5], "there are no answers at sparsity 0.5"),
+        ("C2", made_up()[lambda r: r["method"] != "dense"], "needs answers of the dense model"),
+        ("C1", made_up()[lambda r: r["cell"].str.startswith("trained")], "no language model was asked"),
+        ("C4", made_up()[lambda r: ~r["cell"].str.startswith("trained")], "there is no network trained"),
+    ],
+)
+def test_too_little_is_inconclusive_with_its_reason(claim, records, why):
+    judgement = judged(claim, records)
+    assert judgement.verdict == "inconclusive"
+    assert why in judgement.note
+
+
+def test_reading_may_need_more_width_than_few_facts():
+    for few_context in (32, 64, 128):
+        assert judged("C4", made_up(few_context=few_context)).control["verdict"] == "absent"
+    assert judged("C4", made_up(few_known=128)).control["verdict"] == "inconclusive"
+
+
+def test_a_width_that_recalls_nothing_is_a_lower_bound():
+    assert judged("C4", made_up(known=128, context=32)).verdict == "supported"
+    assert judged("C4", made_up(known=128, context=64)).verdict == "inconclusive"
+
+
+def test_tolerated_sparsities_and_kept_shares_are_those_of_the_records():
+    records = made_up()
+    recall, look_up = rules.Kept(records, "recall"), rules.Kept(records, "retrieval")
+    assert recall.tolerated(recall.questions) == pytest.approx(0.2)
+    assert look_up.tolerated(look_up.questions) == pytest.approx(0.5)
+    assert recall.share(recall.questions) == pytest.approx((0.4 - 1 / 30) / (1 - 1 / 30))
+    assert look_up.share(look_up.questions) == pytest.approx((0.95 - 0.5) / 0.5)
+    first = rules.lead("share", look_up, recall)
+    assert first.low < 0.9 - 0.3793 < first.high
+
+
+def spell(text, **options):
+    """Tokens of a text: words with the space before them, and marks."""
+    return [VOCABULARY.setdefault(piece, len(VOCABULARY)) for piece in re.findall(r" ?\w+| ?[^\w\s]|\n", text)]
+
+
+VOCABULARY: dict[str, int] = {}
+
+
+class Reader:
+    """A made-up language model that answers from the context where that tells, and from memory else."""
+
+    def __init__(self, reads=True, knows=True, last=False):
+        self.reads, self.knows, self.last = reads, knows, last
+
+    def encode(self, text):
+        return spell(text)
+
+    def score(self, prompts, candidates):
+        words = {number: piece.strip() for piece, number in VOCABULARY.items()}
+        names = [words[token] for (token,) in candidates]
+        scores = torch.zeros(len(prompts), len(names))
+        for row, prompt in zip(scores, prompts):
+            key = prompt.removesuffix(" is").removesuffix(":").split()[-1]
+            told = re.findall(rf"{key}(?: is|:) (\w+)", prompt[:-2])
+            if self.last:
+                told = re.findall(r": (\w+)", prompt)
+            stored = (CAPITALS | SYMBOLS).get(key)
+            if self.reads and told:
+                row[names.index(told[-1])] = 1
+            elif self.knows and stored:
+                row[names.index(stored)] = 1
+        return scores
+
+
+def answered(model, asked):
+    said = questions.answer(model, asked)
+    return (said == asked.right).float().mean().item(), (said == asked.other).float().mean().item()
+
+
+@pytest.mark.parametrize("name", list(questions.LISTS))
+def test_a_reader_is_right_in_context_and_a_knower_by_heart(name):
+    assert answered(Reader(), questions.recall(name)) == (1, 0)
+    assert answered(Reader(), questions.override(name)) == (1, 0)
+    assert answered(Reader(reads=False), questions.override(name)) == (0, 1)
+    assert answered(Reader(knows=False), questions.override(name)) == (1, 0)
+    assert answered(Reader(knows=False), questions.recall(name)) == (pytest.approx(1 / 30), pytest.approx(1 / 30))
+
+
+def test_pairs_are_looked_up_and_nobody_knows_what_does_not_exist():
+    assert answered(Reader(knows=False), questions.retrieval(60)) == (1, 0)
+    assert answered(Reader(last=True), questions.retrieval(60)) == (0.5, 0.5)
+    assert answered(Reader(), questions.invented())[0] == pytest.approx(1 / 30)
+    assert len(set(INVENTED) & set(CAPITALS)) == 0
+    asked = questions.retrieval(61)
+    assert asked.prompts[:60] == questions.retrieval(60).prompts
+
+
+def test_lists_have_thirty_different_answers():
+    for facts in (CAPITALS, SYMBOLS):
+        assert len(facts) == len(set(facts.values())) == 30
+    assert len(set(INVENTED)) == 30
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_functions_are_linear_and_shuffling_moves_labels_alone(number):
+    from sklearn.svm import LinearSVC
+
+    points, side, shown = questions.function(number, 24, False)
+    assert torch.equal(side, shown)
+    assert len(points.unique(dim=0)) == 24
+    assert 0 <= points.min() <= points.max() <= 9
+    assert LinearSVC(C=1e4, max_iter=200_000).fit(points.numpy(), side.numpy()).score(points, side) == 1
+    again, same, shuffled = questions.function(number, 24, True)
+    assert torch.equal(points, again)
+    assert torch.equal(side, same)
+    assert not torch.equal(shuffled, side)
+    assert sorted(shuffled.tolist()) == sorted(side.tolist())
+
+
+class Neighbour(nn.Module):
+    """Says of a point the label of the nearest point before it."""
+
+    device = torch.device("cpu")
+
+    def forward(self, tokens):
+        words = {number: piece.strip() for piece, number in VOCABULARY.items()}
+        labels = {number: piece for piece, number in VOCABULARY.items() if piece in questions.LABELS}
+        row, seen = tokens[0].tolist(), []
+        logits = torch.zeros(1, len(row), len(VOCABULARY))
+        for place in range(len(row)):
+            digits = [int(words[token]) for token in row[: place + 1] if words[token].isdigit()][-2:]
+            if row[place] in labels:
+                seen.append((digits, row[place]))
+            elif seen and len(digits) == 2:
+                nearest = min(seen, key=lambda one: sum((a - b) ** 2 for a, b in zip(one[0], digits)))
+                logits[0, place, nearest[1]] = 1
+        return SimpleNamespace(logits=logits)
+
+
+def test_functions_are_read_at_the_places_of_the_labels():
+    spell("".join(questions.LABELS))
+    model = SimpleNamespace(
+        encode=spell, tokenizer=SimpleNamespace(encode=spell), module=Neighbour(),
+    )  # fmt: skip
+    true, shuffled = (
+        torch.stack([questions.learned(model, number, 16, kind) for number in range(12)]) for kind in (False, True)
+    )
+    for number, share in enumerate(true.tolist()):
+        points, side, _ = questions.function(number, 16 + questions.QUERIES, False)
+        distances = torch.cdist(points.float(), points.float())
+        nearest = [side[distances[i, :i].argmin()] == side[i] for i in range(16, len(side))]
+        assert share == pytest.approx(sum(map(float, nearest)) / questions.QUERIES, abs=2 / questions.QUERIES)
+    assert true.mean() > 0.8
+    assert shuffled.mean() < 0.7
+
+
+def test_first_tokens_must_tell_candidates_apart():
+    class Letters:
+        def encode(self, text):
+            return [ord(letter) for letter in text.replace(" ", "")]
+
+    with pytest.raises(ValueError, match="begin with one token"):
+        questions.answer(Letters(), questions.recall("capitals"))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A random model of transformers that spells words as one token each."""
+    transformers = pytest.importorskip("transformers")
+    every = [*CAPITALS, *CAPITALS.values(), *SYMBOLS, *SYMBOLS.values(), *INVENTED, *map(str, range(10))]
+    prompts = " ".join(prompt for _, prompt in questions.LISTS.values()) + questions.POINT + " ".join(questions.LABELS)
+    for word in every:
+        spell(f"{word} {word}")
+    spell(prompts + "." + "".join(p for p in questions.override("capitals").prompts))
+    words = dict(VOCABULARY)
+
+    def encode(text, **options):
+        return [words.get(piece, 0) for piece in re.findall(r" ?\w+| ?[^\w\s]|\n", text)]
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=4096, eos_token_id=0,
+    )  # fmt: skip
+    return LanguageModel(transformers.LlamaForCausalLM(config), SimpleNamespace(encode=encode, eos_token_id=0))
+
+
+def test_pruning_lasts_as_long_as_its_context(tiny):
+    before = {name: weight.clone() for name, weight in tiny.module.state_dict().items()}
+    text, inside = evaluation.passage(tiny)[:64], {}
+    for method in ("wanda", "magnitude", "random"):
+        with evaluation.pruned(tiny, method, 0.25, text) as zeros:
+            assert zeros == pytest.approx(0.25, abs=0.01)
+            inside[method] = {name: weight.clone() for name, weight in tiny.module.state_dict().items()}
+        after = tiny.module.state_dict()
+        assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+        for name in ("lm_head.weight", "model.embed_tokens.weight"):
+            assert torch.equal(inside[method][name], before[name])
+    name = "model.layers.0.mlp.down_proj.weight"
+    masks = [weights[name] == 0 for weights in inside.values()]
+    assert not torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[1], masks[2])
+    with evaluation.pruned(tiny, "magnitude", 0.0, text) as zeros:
+        assert zeros == 0
+
+
+def test_a_language_model_is_asked_judged_and_drawn(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "load", lambda name: tiny)
+    config = dataclasses.replace(TINY, language_model="tiny", sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4)
+    lab = Lab(tmp_path)
+    run(config, lab)
+    records = lab.records()
+    asked = records[records["method"].notna()]
+    assert set(zip(asked["method"], asked["sparsity"])) == set(levels(config))
+    counts = asked[(asked["method"] == "dense") & (asked["metric"] == "right")].groupby("cell")["seed"].nunique()
+    expected = {"function": 3, "function, shuffled labels": 3, "invented": 30, "override": 60, "recall": 60}
+    assert counts.to_dict() == expected | {"retrieval": 6}
+    assert {judge(claim, records, {}).verdict for claim in STUDY.claims} <= {"inconclusive", "not supported"}
+    monkeypatch.setattr(evaluation, "measure", lambda *settings: pytest.fail("what is done is done again"))
+    again = Lab(tmp_path)
+    run(config, again)
+    pandas.testing.assert_frame_equal(records, again.records())
+    with style():
+        assert [drawing.name for drawing in figures(records)] == ["kept", "override", "widths"]
+
+
+def records_of(config, **lab):
+    lab = Lab(None, **lab)
+    run(config, lab)
+    return lab.records()
+
+
+def test_made_up_records_are_drawn():
+    with style():
+        drawings = list(figures(made_up()))
+    assert [drawing.name for drawing in drawings] == ["kept", "override", "widths"]
+    assert "recall 0.38 [" in drawings[0].caption
+
+
+@pytest.mark.slow
+def test_the_first_seeds_of_a_larger_run_are_those_of_a_smaller_one():
+    small, large = records_of(TINY), records_of(dataclasses.replace(TINY, seeds=3))
+    expected = large[large["seed"] < 2].reset_index(drop=True)
+    pandas.testing.assert_frame_equal(small, expected, rtol=1e-4, atol=1e-5)
+
+
+class Stranger(nn.Module):
+    """A user's own network of tokens."""
+
+    def __init__(self, task):
+        super().__init__()
+        _, d_vocab = task.output_shape
+        self.embed = nn.Embedding(d_vocab, 6)
+        self.answer = nn.Linear(6, d_vocab)
+
+    def forward(self, tokens):
+        return self.answer(self.embed(tokens).cumsum(1))
+
+
+def test_another_architecture_runs_and_one_seed_is_judged_and_drawn():
+    records = records_of(dataclasses.replace(TINY, seeds=1), architecture=Stranger)
+    assert {judge(claim, records, {}).verdict for claim in STUDY.claims} <= {"inconclusive", "not supported"}
+    sizes = records[records["metric"] == "parameters"]["value"]
+    assert set(sizes) == {112 * 6 + 6 * 112 + 112}
+    with style():
+        assert [drawing.name for drawing in figures(records)] == ["widths"]
+
+
+def test_a_network_that_knows_or_reads_is_found_out():
+    task = next(iter(plan(TINY))).task
+
+    class Knower(nn.Module):
+        """Answers by heart."""
+
+        def __init__(self):
+            super().__init__()
+            self.none = nn.Parameter(torch.zeros(1))
+            answers = torch.full((112, 112, 112), 111)
+            first, second, relation, thing = task.known.T
+            answers[first, second, relation] = thing
+            self.register_buffer("answers", answers, persistent=False)
+
+        def forward(self, tokens):
+            subjects = tokens.unfold(1, 3, 1)  # the last three tokens at each position
+            said = self.answers[subjects[..., 0], subjects[..., 1], subjects[..., 2]]
+            return nn.functional.pad(nn.functional.one_hot(said, 112) + self.none, (0, 0, 2, 0))
+
+    from mesocosm.training import Population
+
+    found = evaluation.knowledge(task)(Population(Knower, [0]), 0)
+    assert found["recall"].tolist() == [1]
+    assert found["in context"].item() < 0.1
+
+
+def test_cells_are_all_widths_of_all_numbers_of_facts():
+    found = list(plan(PRESETS["small"]))
+    assert len(found) == len(PRESETS["small"].facts) * len(PRESETS["small"].widths)
+    assert all(cell.swappable and list(cell.seeds) == [0, 1, 2] for cell in found)
+    assert max(PRESETS["small"].facts) == rules.FEWER * min(PRESETS["small"].facts)
+    assert [cell.name for cell in cells(PRESETS["small"], [100])] == [cell.name for cell in found]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sparsities": (0.3, 0.2, 0.5)}, "sparsities=.* is not legal: it must rise"),
+        ({"sparsities": (0.2, 0.3)}, "sparsities=.* is not legal: 0.5 must be among them"),
+        ({"widths": (16, 16)}, "widths=.* is not legal: it must rise"),
+        ({"widths": (6, 12)}, "widths=.* is not legal: each must be a multiple of 4"),
+        ({"examples": 5}, "examples=5 is not legal: it must be even"),
+        ({"pairs": 0}, "pairs=0 is not legal"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+def test_a_language_model_that_is_not_there_is_an_error_before_any_work(tmp_path, capsys):
+    words = ["--preset", "smoke", "--language-model", "nowhere at all", "--out", str(tmp_path / "run")]
+    assert main(["run", "fact-recall-downscaling", *words]) == 2
+    assert "name='nowhere at all' is not legal" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_importing_the_study_imports_no_heavy_library():
+    heavy = "{'torch', 'pandas', 'matplotlib', 'scipy', 'transformers'}"
+    code = f"import sys, mesocosm.studies.fact_recall_downscaling; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_smoke_runs_end_to_end(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["run", "fact-recall-downscaling", "--preset", "smoke", "--out", str(folder)]) == 0
+    assert {path.name for path in (folder / "figures").glob("*.png")} == {"widths.png"}
+    assert (folder / "verdicts.json").exists()
