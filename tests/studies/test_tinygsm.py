@@ -1,0 +1,386 @@
+import dataclasses
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from torch import nn
+
+from mesocosm import sandbox, tasks, training
+from mesocosm.cli import main
+from mesocosm.lab.claims import judge
+from mesocosm.lab.lab import Lab
+from mesocosm.lab.style import style
+from mesocosm.seeding import generator
+from mesocosm.studies.tinygsm import PRESETS, STUDY, Config, cells, evaluation, figures, plan, run
+from mesocosm.studies.tinygsm.experiment import Experiment
+from mesocosm.studies.tinygsm.problems import PROGRAM, QUESTION, Problems, Verification, through_end, to_judge
+
+TINY = dataclasses.replace(PRESETS["smoke"], steps=4, examples_steps=4, verifier_steps=4, test=3, samples=2)
+FIGURES = ["accuracy", "curves", "variants", "sizes", "tokens"]
+
+
+def made_up(
+    gain=0.2, over_teacher=0.1, shuffled=0.0, oracle=1.0, independent=0.02, first=0.3, last=0.02, rising=True,
+    one_family=0.1, head=-0.2, scratch=-0.2, all_right=0.0, noise=0.01, seeds=5,
+):  # fmt: skip
+    """Records as the study leaves them; the named numbers are differences that the rules ask for."""
+    rows = []
+
+    def add(cell, seed, metrics, **columns):
+        rows.extend(
+            {"cell": cell, "seed": seed, "step": 9, "metric": m, "value": v, **columns} for m, v in metrics.items()
+        )
+
+    for seed in range(seeds):
+        ripple = noise * math.sin(5 * seed)
+        verify = 0.9 + ripple
+        add("generator", seed, {"greedy": verify - gain - ripple, "teacher": verify - over_teacher + ripple})
+        for n in (1, 8):
+            far = 0.5 if n == 1 else 0  # What is chosen from fewer must not count.
+            add("verifier", seed, {"verify": verify - far, "majority": verify - gain + far, "pass": oracle - far}, n=n)
+            both = {"verify": 0.9 - far, "majority": 0.9 + independent + ripple + far}
+            add("verifier, independent errors", seed, both, n=n)
+            for variant, less in {"head only": head, "from scratch": scratch, "one checkpoint": -0.1}.items():
+                add(f"verifier, {variant}", seed, {"verify": verify + less + ripple + far}, n=n)
+            add("verifier, last token", seed, {"verify": verify + far}, n=n)
+            for variant, more in {"shuffled": shuffled, "all right": all_right}.items():
+                add(f"verifier, {variant}", seed, {"verify": 0.6 + more + ripple + far}, n=n)
+            add("verifier, large of small", seed, {"verify": 0.8}, n=n)
+            add("verifier, small of large", seed, {"verify": 0.7 - far}, n=n)
+        for variant in ("shuffled", "all right"):
+            add(f"verifier, {variant}", seed, {"blind choice": 0.6, "mean sample": 0.7})
+        levels = [0.3, 0.3 + first, 0.3 + first + (0.1 if rising else -0.1)]
+        levels.append(levels[-1] + last)
+        for examples, level in zip((250, 500, 2000, 4000), levels):
+            for family, off in (("chain", 0.05), ("comparison", -0.05), ("unknown start", -9)):
+                columns = {"examples": examples, "families": "all"}
+                add("data", seed, {f"greedy, {family}": level + off + ripple}, **columns)
+        for family in ("chain", "comparison"):
+            add("data", seed, {f"greedy, {family}": one_family + ripple}, examples=4000, families="one")
+    return pandas.DataFrame(rows)
+
+
+def verdict(claim, records):
+    judgement = judge(next(c for c in STUDY.claims if c.id == claim), records, {})
+    return judgement.verdict, judgement.control and judgement.control["verdict"]
+
+
+@pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4"])
+def test_claims_are_supported_where_the_effect_is_there(claim):
+    assert verdict(claim, made_up()) == ("supported", "absent")
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("C1", {"gain": -0.05}),
+        ("C1", {"over_teacher": -0.05}),
+        ("C2", {"gain": -0.05}),
+        ("C2", {"oracle": 0.8}),
+        ("C3", {"last": 0.3}),
+        ("C3", {"rising": False}),
+        ("C4", {"head": 0.1}),
+        ("C4", {"scratch": 0.1}),
+    ],
+)
+def test_claims_are_not_supported_where_the_effect_is_absent(claim, changes):
+    assert verdict(claim, made_up(**changes))[0] == "not supported"
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("C1", {"shuffled": 0.2}),
+        ("C2", {"independent": -0.2}),
+        ("C3", {"one_family": 0.8}),
+        ("C4", {"all_right": -0.2}),
+    ],
+)
+def test_controls_fire_where_their_effect_is_present(claim, changes):
+    assert verdict(claim, made_up(**changes)) == ("inconclusive", "present")
+
+
+def test_sizes_are_reported_and_never_judged():
+    judgement = judge(next(c for c in STUDY.claims if c.id == "C5"), made_up(), {})
+    assert (judgement.verdict, judgement.control) == ("inconclusive", None)
+    assert judgement.effect == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "choose", "why"),
+    [
+        ("C1", lambda r: r[r["metric"] != "teacher"], "there is no teacher of the generator"),
+        ("C2", lambda r: r[r["n"].isna()], "nothing was chosen"),
+        ("C3", lambda r: r[~r["examples"].isin([500, 2000])], "needs three numbers"),
+        ("C4", lambda r: r[r["cell"] != "verifier, head only"], "there is no verify of the verifier, head only"),
+    ],
+)
+def test_too_little_is_inconclusive_with_its_reason(claim, choose, why):
+    judgement = judge(next(c for c in STUDY.claims if c.id == claim), choose(made_up()), {})
+    assert judgement.verdict == "inconclusive"
+    assert why in judgement.note
+
+
+def test_one_seed_is_inconclusive():
+    assert verdict("C1", made_up(seeds=1)) == ("inconclusive", "inconclusive")
+
+
+def documents(batch):
+    return torch.cat([batch.inputs, batch.targets[:, -1:]], 1)
+
+
+def test_questions_end_where_programs_begin_and_nothing_is_lost():
+    task, plain = Problems(), tasks.WordProblems()
+    batch, before = task.sample(4000, generator(3)), plain.sample(4000, generator(3))
+    rows = documents(batch)
+    assert rows.shape == (4000, QUESTION + PROGRAM)
+    for row, other, start in zip(rows[:300], documents(before)[:300], before.prompt.tolist()):
+        assert (row[: QUESTION - start] == task.end).all()
+        assert row[QUESTION - start : QUESTION].tolist() == other[:start].tolist()
+        assert task.text(row[QUESTION:]) == plain.text(other[start:])
+    assert (rows[:, -1] == task.end).all()
+    assert torch.equal(batch.weights.sum(1), before.weights.sum(1))
+    assert torch.equal(torch.where(batch.weights.bool(), batch.targets, 0).sum(1),
+                       torch.where(before.weights.bool(), before.targets, 0).sum(1))  # fmt: skip
+
+
+def test_a_verifier_sees_the_whole_program_and_its_end():
+    batch = Verification().sample(500, generator(4))
+    same = Problems().sample(500, generator(4))
+    assert torch.equal(batch.inputs, same.inputs)
+    assert (batch.targets == (batch.teacher == batch.answer).float()[:, None]).all()
+    # A program and its end: all targets of the generator.
+    assert torch.equal(batch.weights.sum(1), same.weights.sum(1))
+    last = batch.inputs.gather(1, (batch.weights * torch.arange(batch.inputs.shape[1])).argmax(1, keepdim=True))
+    assert (last == Problems().end).all()
+
+
+def test_weights_stop_at_the_first_end():
+    assert through_end(torch.tensor([[5, 6, 9, 5, 9], [9, 5, 5, 5, 5]]), 9).tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 0, 0],
+    ]
+    programs = torch.full((1, PROGRAM), 5)
+    programs[0, 3:] = 9
+    inputs, targets, weights = to_judge(torch.zeros(1, QUESTION, dtype=torch.long), programs, torch.ones(1), 9)
+    assert inputs.shape == targets.shape == weights.shape == (1, QUESTION + PROGRAM - 1)
+    assert weights[0].nonzero().flatten().tolist() == [QUESTION, QUESTION + 1, QUESTION + 2, QUESTION + 3]
+
+
+class Parrot(nn.Module):
+    """A generator that knows one document by heart."""
+
+    def __init__(self, document, tokens):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+        self.register_buffer("next", nn.functional.one_hot(document.roll(-1), tokens).float(), persistent=False)
+
+    def forward(self, tokens):
+        return (self.scale * self.next[: tokens.shape[-1]]).expand(*tokens.shape, -1)
+
+
+def test_programs_are_run_in_the_sandbox_as_they_were_written():
+    task = Problems()
+    batch = evaluation.problems(task, [100, 101], 2, "test")
+    row = documents(batch._make(field[0] for field in batch))[0]
+    population = training.Population(lambda: Parrot(row, len(task.tokens)), [100, 101])
+    found = evaluation.write(task, population, batch, 3, 0.7, "samples")
+    assert found["programs"].shape == (2, 2, 3, PROGRAM)
+    assert (found["programs"] == row[QUESTION:]).all()
+    expected = sandbox.execute(task.text(row[QUESTION:])).value
+    assert (found["answers"] == expected).all()
+    assert batch.teacher[0, 0] == expected
+
+
+def test_failed_programs_have_no_answer():
+    task = Problems()
+    digits = [task.tokens.index(token) for token in ("result", " = ", "7", "<end>", "9")]
+    broken = [task.tokens.index(token) for token in (" = ", " = ", "7", "<end>", "9")]
+    answers = evaluation.execute(task, torch.tensor([[digits, broken, digits]]))
+    assert answers[0, 0] == answers[0, 2] == 7
+    assert answers[0, 1].isnan()
+
+
+def test_selection_is_that_of_a_plain_loop():
+    torch.manual_seed(0)
+    answers = torch.randint(0, 3, (2, 5, 4)).double()
+    scores = torch.rand(2, 5, 4)
+    batch = Problems().sample(5, generator(0))
+    batch = batch._make(torch.stack([field, field]) for field in batch)._replace(answer=torch.ones(2, 5).long())
+    programs = answers.long()[..., None].expand(-1, -1, -1, 3)
+    found = evaluation.picked(batch, answers, scores, 3)
+    other = evaluation.choices(batch, programs, answers, scores)
+    for seed in range(2):
+        chosen, any_right, blind = [], [], []
+        for a, s in zip(answers[seed].tolist(), scores[seed].tolist()):
+            chosen.append(a[max(range(3), key=s.__getitem__)] == 1)
+            wrong = 4 - a.count(1)
+            any_right.append(1 - math.comb(wrong, 3) / math.comb(4, 3))
+            blind.append((1 in a) / len(set(a)))
+        assert found["verify"][seed].item() == pytest.approx(np.mean(chosen))
+        assert found["pass"][seed].item() == pytest.approx(np.mean(any_right))
+        assert other["blind choice"][seed].item() == pytest.approx(np.mean(blind))
+        assert other["mean sample"][seed].item() == pytest.approx((answers[seed] == 1).double().mean().item())
+
+
+def test_scores_are_the_last_tokens():
+    task = Problems()
+    batch = evaluation.problems(task, [0], 4, "test")
+    programs = batch.targets[:, :, None, QUESTION - 1 :]
+
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Parameter(torch.ones(()))
+
+        def forward(self, tokens):
+            return (self.one * torch.arange(tokens.shape[-1])).expand(tokens.shape)[..., None]
+
+    scores = evaluation.score(task, training.Population(Places, [0]), batch, programs)
+    ends = QUESTION - 1 + batch.weights[0].sum(1)
+    assert torch.equal(scores[0, :, 0], ends)
+    right = torch.ones(1, 4, 1)
+    last = evaluation.labelled(task, batch, programs, right, last_only=True)
+    assert last.weights.sum(1).tolist() == [1] * 4
+    assert last.weights.argmax(1).tolist() == ends.tolist()
+
+
+def test_head_only_leaves_the_rest_alone():
+    config = TINY
+    all_of = {cell.name: cell for cell in plan(config)}
+    source = Lab(None).population(all_of["generator"]).select([0, 1])
+    cell = all_of["verifier, head only"]
+    cell = dataclasses.replace(cell, start=lambda population: training.inherit(population, source))
+    head = training.inherit(Lab(None).population(cell), source)
+    assert head == ["unembed.weight"]
+    cell = dataclasses.replace(cell, optimiser=cells.Only(training.AdamW(1e-2), head))
+    before, after = Lab(None).population(cell).weights(), Lab(None).train(cell).population.weights()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"unembed.weight"}
+
+
+def test_unique_examples_are_nested_and_so_many():
+    cell = next(cell for cell in plan(TINY) if cell.name == "data")
+    stream = cells.unique_examples(TINY, cell)
+    own = [{tuple(row.tolist()) for row in stream.data.inputs[rows]} for rows in stream.subsets]
+    assert [len(some) for some in own] == cell.settings["examples"]
+    few = TINY.few
+    assert all(own[seed] < own[seed + few] for seed in range(few))
+    families = [set(stream.data.family[rows].tolist()) for rows in stream.subsets]
+    assert families[-few:] == [{cells.ONE_FAMILY}] * few
+    assert not own[0] & own[1]
+
+
+def test_variants_change_one_thing_and_share_their_start():
+    by_name = {cell.name: cell for cell in plan(PRESETS["paper"])}
+    first = by_name["verifier"]
+    for variant in cells.JUDGED + cells.REPORTED:
+        cell = by_name[f"verifier, {variant}"]
+        assert (cell.steps, cell.batch_size, cell.optimiser) == (first.steps, first.batch_size, first.optimiser)
+        assert cell.seeds == first.seeds[: len(cell.seeds)]
+    assert {name for name, cell in by_name.items() if not cell.swappable} == {
+        "generator, small",
+        "verifier, small",
+        "verifier, small of large",
+    }
+
+
+def test_what_is_only_reported_can_be_left_out():
+    config = dataclasses.replace(TINY, reported=False)
+    judged = {cell.name for cell in plan(config)}
+    assert {cell.name for cell in plan(TINY)} - judged == {
+        "generator, small",
+        "verifier, one checkpoint",
+        "verifier, last token",
+        "verifier, small",
+        "verifier, small of large",
+        "verifier, large of small",
+    }
+    records = made_up()
+    left = records[~records["cell"].str.contains("checkpoint|token|of")]
+    assert verdict("C4", left) == ("supported", "absent")
+    assert verdict("C5", left)[0] == "inconclusive"
+
+
+def test_independent_errors_are_as_frequent():
+    task = cells.task_of(Config(), **cells.independent(Config()))
+    assert task.teacher_accuracy() == pytest.approx(cells.task_of(Config()).teacher_accuracy())
+
+
+def records_of(config, **changes):
+    lab = Lab(None, **changes)
+    run(config, lab)
+    return lab.records()
+
+
+@pytest.mark.slow
+def test_the_first_seeds_of_a_larger_run_are_those_of_a_smaller_one():
+    small = records_of(TINY)
+    large = records_of(dataclasses.replace(TINY, seeds=3))
+    expected = large[large["seed"] < 2].reset_index(drop=True)
+    pandas.testing.assert_frame_equal(small, expected, rtol=1e-4, atol=1e-5)
+
+
+class Stranger(nn.Module):
+    def __init__(self, task):
+        super().__init__()
+        self.read = nn.Embedding(len(task.tokens), 8)
+        self.say = nn.Linear(8, task.output_shape[1])
+
+    def forward(self, tokens):
+        return self.say(self.read(tokens).cumsum(-2))
+
+
+@pytest.mark.slow
+def test_another_architecture_writes_and_judges():
+    records = records_of(TINY, architecture=Stranger)
+    assert not (records["metric"] == "diverged").any()
+    with style():
+        assert [d.name for d in figures(records)][:4] == FIGURES[:4]
+
+
+def test_without_the_sandbox_nothing_starts(monkeypatch, tmp_path, capsys):
+    def absent(*arguments, **keywords):
+        raise ModuleNotFoundError("running programs needs the package pydantic-monty")
+
+    monkeypatch.setattr(sandbox, "execute", absent)
+    monkeypatch.setattr(Experiment, "run", lambda self: pytest.fail("it started"))
+    assert main(["run", "tinygsm", "--preset", "smoke", "--out", str(tmp_path / "run")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == ["mesocosm: error: running programs needs the package pydantic-monty"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"few": 6}, "few=6 is not legal: it must be at most seeds=5"),
+        ({"errors": (0.1, 0.2)}, r"errors=\(0.1, 0.2\) is not legal"),
+        ({"examples": (500, 250)}, r"examples=\(500, 250\) is not legal"),
+        ({"d_model": 36}, "d_model=36 is not legal"),
+        ({"warmup": 1000}, "warmup=1000 is not legal"),
+        ({"verifier_batch_size": 2000}, "verifier_batch_size=2000 is not legal"),
+        ({"batch_size": 5000}, "batch_size=5000 is not legal"),
+        ({"samples": 1}, "samples=1 is not legal"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+def test_importing_the_study_imports_no_heavy_library():
+    heavy = "{'torch', 'pandas', 'matplotlib', 'scipy', 'pydantic_monty'}"
+    code = f"import sys, mesocosm.studies.tinygsm; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_smoke_runs_end_to_end(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["run", "tinygsm", "--preset", "smoke", "--out", str(folder)]) == 0
+    assert {path.stem for path in (folder / "figures").glob("*.png")} >= set(FIGURES[:4])
+    assert (folder / "verdicts.json").exists()
