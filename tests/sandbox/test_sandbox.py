@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from mesocosm.sandbox import Limits, execute, execute_all
 
 
 def _workers() -> list[int]:
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread may end while it is asked
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
 
 
 NAMES = [f"{thing}_{what}" for thing in ("cats", "eggs", "pens") for what in ("bought", "lost", "each")]

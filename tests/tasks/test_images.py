@@ -180,6 +180,7 @@ def test_hub_fetches_through_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", fake)
     task = Images(source="cifar10", folder="hub")
     assert task.train().inputs.shape == (12, 3, 32, 32)
+    assert task.train().inputs.is_contiguous(), "vmap can't normalise groups of images that lie channels last"
     assert asked == ["uoft-cs/cifar10"]
 
 

@@ -88,8 +88,9 @@ def draw_widths(records: "DataFrame") -> lab.Drawing:
     rows = records[records["cell"].str.startswith("trained")]
     if rows.empty:
         raise lab.NotEnough("there are no trained networks")
-    last = rows[rows["step"] == rows["step"].max()]
-    table = last.pivot_table(index=["facts", "width", "seed"], columns="metric", values="value").reset_index()
+    keys = ["facts", "width", "seed"]
+    last = rows.sort_values("step").pivot_table(index=keys, columns="metric", values="value", aggfunc="last")
+    table = last.reset_index()
     facts = sorted(table["facts"].unique())
     figure, panels = pyplot.subplots(1, len(facts), figsize=(3.2 * len(facts) + 0.4, 4.0), sharey=True, squeeze=False)
     for axes, count in zip(panels[0], facts):

@@ -62,7 +62,7 @@ def repeated(model: LanguageModel, texts: list[str]) -> Tensor:
 
 def source(path: str | None, length: int) -> tasks.TextBytes:
     """Windows that hold `length` tokens of any tokenizer, and a word besides."""
-    return tasks.TextBytes(path=path, length=16 * length + 32)
+    return tasks.TextBytes(path=path, length=16 * length + 32, blocks=20)
 
 
 def passages(model: LanguageModel, path: str | None, length: int, count: int) -> list[str]:
