@@ -15,6 +15,18 @@ class Own(nn.Module):
         return self.layers(x).squeeze(-1)
 
 
+class OwnImages(nn.Module):
+    """Fits a task of images `[C, H, W]` and classes."""
+
+    def __init__(self, task) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(task.input_shape[0], 3, 3)
+        self.answer = nn.Linear(3, *task.output_shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.answer(self.look(x).relu().mean((2, 3)))
+
+
 class Wide(nn.Module):
     """Gives three outputs whatever is asked."""
 

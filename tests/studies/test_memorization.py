@@ -8,6 +8,7 @@ import pandas
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from strangers import OwnImages
 from torch import nn
 
 from mesocosm import models, tasks, training
@@ -247,12 +248,11 @@ def test_what_is_kept_in_a_folder_is_what_is_kept_in_memory(tmp_path):
     assert not (tmp_path / "answers").exists()
 
 
-def test_answers_are_those_of_each_network(monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", 6)
+def test_answers_are_those_of_each_network():
     images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     task = tasks.Images(source="cifar10", size=8)
     population = Population(lambda: models.ResNet.for_task(task, width=8), [0, 1])
-    found = evaluation.answers(population, images)
+    found = population.outputs(images, at_once=6)
     with torch.no_grad():
         expected = torch.stack([population.replica(r)(images) for r in range(2)])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -339,20 +339,8 @@ def test_the_first_seeds_of_a_larger_run_are_those_of_a_smaller_one(tiny):
     pandas.testing.assert_frame_equal(tiny, expected, rtol=1e-4, atol=1e-5)
 
 
-class Stranger(nn.Module):
-    """A user's own network of images."""
-
-    def __init__(self, task):
-        super().__init__()
-        self.look = nn.Conv2d(task.input_shape[0], 3, 3)
-        self.answer = nn.Linear(3, *task.output_shape)
-
-    def forward(self, x):
-        return self.answer(self.look(x).relu().mean((2, 3)))
-
-
 def test_another_architecture_takes_the_place_of_the_widest_networks(tiny):
-    records = records_of(TINY, architecture=Stranger)
+    records = records_of(TINY, architecture=OwnImages)
     assert {judge(claim, records, {}).verdict for claim in STUDY.claims} <= {"inconclusive", "not supported"}
     losses = [
         some[(some["metric"] == "loss") & (some["step"] == 8)].groupby(["arm", "width"])["value"].mean()

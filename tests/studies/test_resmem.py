@@ -7,6 +7,7 @@ import numpy
 import pandas
 import pytest
 import torch
+from strangers import OwnImages
 from torch import nn
 
 from mesocosm import measures, tasks
@@ -297,21 +298,9 @@ def test_the_first_seeds_of_a_larger_run_are_those_of_a_smaller_one():
     pandas.testing.assert_frame_equal(small, expected, rtol=1e-4, atol=1e-5)
 
 
-class Stranger(nn.Module):
-    """A user's own network of images."""
-
-    def __init__(self, task):
-        super().__init__()
-        self.read = nn.Conv2d(task.input_shape[0], 3, 3)
-        self.answer = nn.Linear(3, *task.output_shape)
-
-    def forward(self, x):
-        return self.answer(self.read(x).relu().mean((2, 3)))
-
-
 def test_another_architecture_takes_the_place_of_the_narrowest():
     config = dataclasses.replace(TINY, seeds=1)
-    own, foreign = records_of(config), records_of(config, architecture=Stranger)
+    own, foreign = records_of(config), records_of(config, architecture=OwnImages)
     mine, rest = ([r[(r["cell"] == "network/3") == on] for r in (own, foreign)] for on in (True, False))
     sigmas = [r.loc[r["metric"] == "sigma", "value"].item() for r in mine]
     assert sigmas[0] != pytest.approx(sigmas[1])

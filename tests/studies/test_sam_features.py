@@ -7,6 +7,7 @@ import numpy
 import pandas
 import pytest
 import torch
+from strangers import OwnImages
 from torch import nn
 
 from mesocosm import models, tasks, training
@@ -282,20 +283,8 @@ def test_the_first_seeds_of_a_larger_run_are_those_of_a_smaller_one():
     pandas.testing.assert_frame_equal(small, expected, rtol=1e-4, atol=1e-5)
 
 
-class Stranger(nn.Module):
-    """A user's own network of images."""
-
-    def __init__(self, task):
-        super().__init__()
-        self.look = nn.Conv2d(task.input_shape[0], 3, 3)
-        self.answer = nn.Linear(3, *task.output_shape)
-
-    def forward(self, x):
-        return self.answer(self.look(x).relu().mean((2, 3)))
-
-
 def test_another_architecture_runs_and_one_seed_is_judged_and_drawn():
-    records = records_of(dataclasses.replace(TINY, seeds=1, image_seeds=1), architecture=Stranger)
+    records = records_of(dataclasses.replace(TINY, seeds=1, image_seeds=1), architecture=OwnImages)
     assert {judge(claim, records, {}).verdict for claim in STUDY.claims} <= {"inconclusive", "not supported"}
     with style():
         assert [drawing.name for drawing in figures(records)] == DRAWN

@@ -124,14 +124,12 @@ def _subsets(options: MemorizationOptions, count: int) -> "Tensor":
 
 def _cell(options: MemorizationOptions, examples: "OwnExamples", included: "Tensor", watch: "_Watch") -> "Cell":
     """The training of all K models; that the architecture fits the examples is checked before it starts."""
-    import torch
 
-    from mesocosm.lab.runner import check_architecture
+    from mesocosm.lab.runner import check_architecture, check_device
     from mesocosm.lab.study import Cell
     from mesocosm.training import AdamW, Epochs, cosine, cross_entropy, members
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda is not legal here: PyTorch finds no CUDA device; use --device cpu")
+    check_device(options.device)
     name = options.model or ("cnn" if len(examples.input_shape) == 3 else "mlp")
     batch_size = min(options.batch_size, int(included[0].sum()))
     seeds = [f"{options.seed} {k}" for k in range(options.trainings)]
@@ -181,16 +179,13 @@ class _Watch:
 
     def __call__(self, population: "Population", step: int) -> dict[str, "Tensor"]:
         """Look at the models after `step` steps; gives the accuracy of each on all examples, `[R]`."""
-        import torch
 
         from mesocosm.measures import cumulative_confidence, el2n
 
         if step == 0:
             return {}
         labels, rows = self.batch.targets, population.index
-        parts = self.batch.inputs.to(population.device).split(max(1, 4096 // len(population)))
-        logits = [population.map(lambda model, part=part: model(part)).cpu() for part in parts]
-        probabilities = torch.cat(logits, dim=1).softmax(-1)  # [R, N, C]
+        probabilities = population.outputs(self.batch.inputs).softmax(-1)  # [R, N, C]
         if step == self.every:
             self.el2n[rows] = el2n(probabilities, labels)
         self.confidence[rows] += cumulative_confidence(probabilities[:, None], labels) / self.looks

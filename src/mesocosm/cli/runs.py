@@ -139,13 +139,10 @@ def _processes(options: RunOptions) -> Iterator[None]:
 
 def _lab(request: folders.Request, options: RunOptions) -> "Lab":
     """A laboratory for the request; device and architecture are checked before any work starts."""
-    import torch
-
     from mesocosm.lab.lab import Lab
-    from mesocosm.lab.runner import check_architecture, load_architecture
+    from mesocosm.lab.runner import check_architecture, check_device, load_architecture
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda is not legal here: PyTorch finds no CUDA device; use --device cpu")
+    check_device(options.device)
     architecture = None
     if request.model:
         architecture = load_architecture(request.model)

@@ -1,6 +1,6 @@
 """The bookkeeping: studies, presets, claims, verdicts, statistics, records, run folders and the figures' style."""
 
-from mesocosm.lab.claims import Check, Claim, Control, NotEnough, above, below, contains, holds, within
+from mesocosm.lab.claims import Check, Claim, Control, NotEnough, above, below, contains, holds, rows, within
 from mesocosm.lab.statistics import Interval, bootstrap, exact, mean, median, rank_correlation, share
 from mesocosm.lab.study import Cell, Config, Drawing, Study
 
@@ -23,6 +23,7 @@ __all__ = [
     "mean",
     "median",
     "rank_correlation",
+    "rows",
     "share",
     "within",
 ]

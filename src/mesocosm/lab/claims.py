@@ -157,6 +157,24 @@ class NotEnough(Exception):
     """Raised by a rule whose records are too few to apply it; the claim is then inconclusive."""
 
 
+def rows(
+    records: "pandas.DataFrame", metric: str, cells: str | tuple[str, ...], **settings: object
+) -> "pandas.DataFrame":
+    """Records of a metric in these cells, given by their whole names, where settings have these values.
+
+    Raises:
+        NotEnough: where there are none.
+    """
+    names = [cells] if isinstance(cells, str) else cells
+    found = records[(records["metric"] == metric) & records["cell"].isin(names)]
+    for column, value in settings.items():
+        found = found[found[column] == value]
+    if found.empty:
+        told = ", ".join(f"{column}={value}" for column, value in settings.items())
+        raise NotEnough(f"there is no {metric} of {cells}{told and ' with ' + told}")
+    return found
+
+
 def _apply(rule: Judge, records: "pandas.DataFrame") -> tuple[list[Check], str]:
     try:
         return rule(records), ""

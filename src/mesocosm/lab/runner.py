@@ -43,6 +43,18 @@ def load_architecture(name: str) -> Callable[[Any], Any]:
     return getattr(target, "for_task", target)
 
 
+def check_device(device: str) -> None:
+    """See that a device is there.
+
+    Raises:
+        UserError: when it is not.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda is not legal here: PyTorch finds no CUDA device; use --device cpu")
+
+
 def check_architecture(name: str, architecture: Callable[[Any], Any], cells: Iterable[Cell]) -> None:
     """See that a model takes the inputs and gives the outputs of every swappable cell.
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mesocosm.training.population import Population
 
 
+TOKENS_READ, TOKENS_WRITTEN = 400, 40
+"""Tokens a second with a language model of 135 million parameters on a common core, for estimates."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """Base of all study configurations."""

@@ -143,6 +143,15 @@ class Population:
                 return vmap(call, randomness="error")(*inputs)
             return stack([call(*row(inputs, r)) for r in range(len(self))])
 
+    def outputs(self, inputs: Tensor, at_once: int = 8000) -> Tensor:
+        """What every replica answers to the same inputs `[N, ...]`: `[R, N, ...]`, on the CPU.
+
+        Args:
+            at_once: inputs that all replicas together see at a time.
+        """
+        parts = inputs.to(self.device).split(max(1, at_once // len(self)))
+        return torch.cat([self.map(lambda model, part=part: model(part)).cpu() for part in parts], dim=1)
+
     def mode(self, training: bool) -> None:
         """Put the module that all replicas share into training or evaluation mode."""
         if self.module.training != training:

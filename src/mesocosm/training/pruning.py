@@ -88,9 +88,9 @@ def prune(model: nn.Module, sparsity: float, score: Score, skip: Sequence[str] =
     if not layers:
         raise ValueError(f"there is nothing to prune: no linear layer besides {', '.join(skip) or 'none'}")
     for name, weight in layers:
-        count = round(sparsity * weight.shape[1])
-        least = score(name, weight).argsort(dim=1, stable=True)[:, :count]
-        weight.scatter_(1, least, 0)
+        if count := round(sparsity * weight.shape[1]):
+            least = score(name, weight).argsort(dim=1, stable=True)[:, :count]
+            weight.scatter_(1, least, 0)
     zeros = sum(int((weight == 0).sum()) for _, weight in layers)
     return zeros / sum(weight.numel() for _, weight in layers)
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mesocosm import lab, models, tasks
+from mesocosm.lab.study import TOKENS_READ, TOKENS_WRITTEN
 from mesocosm.settings import setting
 from mesocosm.studies.bandit_exploration.claims import CLAIMS
 from mesocosm.studies.bandit_exploration.figures import figures
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 READ = ("BNRN0", "ASSN0")
 """Designs through which scripted agents play."""
-READS, WRITES = 400, 40
-"""Tokens that a core reads and writes a second with a model of 135 million parameters."""
 AGENT, PROMPT = 3e-6, 1.5e-6
 """Seconds of an agent's round, and of one that reads a prompt for each round before it."""
 
@@ -107,8 +106,10 @@ def estimate(config: Config) -> dict[str, float]:
     for design in [design_of(code) for code in config.designs] if config.language_model is not None else ():
         rounds = config.rounds * (2 if design.code == config.again else 1)
         seen = 5 * config.rounds / 2 if design.history == "R" else 9 * config.arms
-        read = rounds * (90 + config.seeds * (35 + seen)) / READS
-        written = 0 if design.scored else config.seeds * rounds * (8 if design.reasoning == "N" else 200) / WRITES
+        read = rounds * (90 + config.seeds * (35 + seen)) / TOKENS_READ
+        written = (
+            0 if design.scored else config.seeds * rounds * (8 if design.reasoning == "N" else 200) / TOKENS_WRITTEN
+        )
         asked = float(config.seeds * rounds)
         seconds[design.code] = read + written if config.endpoint is None else asked
     return seconds

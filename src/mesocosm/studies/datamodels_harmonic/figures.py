@@ -12,7 +12,6 @@ from mesocosm.studies.datamodels_harmonic.rules import (
     OUTPUTS,
     group_deviation,
     mean_error,
-    metric,
     numbers_of_pairs,
     points,
 )
@@ -45,7 +44,7 @@ def draw_degrees(records: "DataFrame") -> lab.Drawing:
     figure, panels = pyplot.subplots(1, 2, figsize=(9.2, 3.8), sharey=True)
     told = []
     for axes, cell in zip(panels, JUDGED):
-        rows = metric(records, "share of variance", cell)
+        rows = lab.rows(records, "share of variance", cell)
         for place, output in enumerate(OUTPUTS):
             table = rows[rows["output"] == output].pivot(index="degree", columns="seed", values="value")
             found = [lab.mean(row[~np.isnan(row)]) for row in table.loc[:HIGHEST].to_numpy()]
@@ -104,12 +103,12 @@ def draw_stability(records: "DataFrame") -> lab.Drawing:
 
     figure, axes = pyplot.subplots(figsize=(6.0, 4.2))
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
-    first = metric(records, "stability", "clean")["seed"].min()
+    first = lab.rows(records, "stability", "clean")["seed"].min()
     told = []
     for output in OUTPUTS:
         own = {"seed": first, "output": output}
         exact, fitted, measured = (
-            metric(records, name, "clean", **own).sort_values("rho")
+            lab.rows(records, name, "clean", **own).sort_values("rho")
             for name in ("stability", "fitted stability", "measured stability")
         )
         axes.plot(exact["rho"], exact["value"], color=COLOURS[output], label=output)
@@ -135,7 +134,7 @@ def draw_groups(records: "DataFrame") -> lab.Drawing:
     told = []
     for axes, (kind, (colour, label)) in zip(panels, KINDS.items()):
         whole, parts = (
-            metric(records, name, "copies", kind=kind, output="margin").set_index(["seed", "group", "point"])["value"]
+            lab.rows(records, name, "copies", kind=kind, output="margin").set_index(["seed", "group", "point"])["value"]
             for name in ("group influence", "sum of influences")
         )
         axes.axhline(0, color="black", lw=1)

@@ -12,19 +12,8 @@ JUDGED = ("clean", "flipped")
 OUTPUTS = ("margin", "probability", "correctness")
 
 
-def metric(records: "DataFrame", name: str, cells: str | tuple[str, ...], **settings: object) -> "DataFrame":
-    """Rows of a metric; `cells` are whole names, since trainings have longer ones."""
-    rows = records[(records["metric"] == name) & records["cell"].isin([cells] if isinstance(cells, str) else cells)]
-    for column, value in settings.items():
-        rows = rows[rows[column] == value]
-    if rows.empty:
-        told = ", ".join(f"{column}={value}" for column, value in settings.items())
-        raise lab.NotEnough(f"there is no {name} of {cells}{told and ' with ' + told}")
-    return rows
-
-
 def largest(records: "DataFrame", name: str, cells: str | tuple[str, ...], **settings: object) -> lab.Interval:
-    return lab.exact(metric(records, name, cells, **settings)["value"].abs().max())
+    return lab.exact(lab.rows(records, name, cells, **settings)["value"].abs().max())
 
 
 def small(name: str, found: lab.Interval, bound: float) -> lab.Check:
@@ -41,22 +30,22 @@ def judge_identities(records: "DataFrame") -> list[lab.Check]:
 
 
 def judge_identities_control(records: "DataFrame") -> list[lab.Check]:
-    least = metric(records, "datamodel error of large subsets", VARIANTS)["value"].min()
+    least = lab.rows(records, "datamodel error of large subsets", VARIANTS)["value"].min()
     return [lab.holds("least error of theta, large subsets only", lab.exact(least), "> 0.001", least > 1e-3)]
 
 
 def numbers_of_pairs(records: "DataFrame") -> tuple[int, int]:
     """The smaller and the larger number of pairs at each rho."""
-    pairs = metric(records, "R2 estimate", ("clean", "flipped", "many"))["pairs"]
+    pairs = lab.rows(records, "R2 estimate", ("clean", "flipped", "many"))["pairs"]
     return int(pairs.min()), int(pairs.max())
 
 
 def points(records: "DataFrame", cell: str, **settings: object) -> "DataFrame":
     """True R^2 and estimates by output, seed and test point; columns `true`, and the numbers of pairs."""
     keys = ["output", "seed", "point"]
-    estimates = metric(records, "R2 estimate", cell, **settings)
+    estimates = lab.rows(records, "R2 estimate", cell, **settings)
     table = estimates.pivot(index=keys, columns="pairs", values="value")
-    return table.assign(true=metric(records, "R2", cell, **settings).set_index(keys)["value"]).dropna()
+    return table.assign(true=lab.rows(records, "R2", cell, **settings).set_index(keys)["value"]).dropna()
 
 
 def mean_error(table: "DataFrame", pairs: int) -> "Series":
@@ -83,7 +72,7 @@ def judge_estimates(records: "DataFrame") -> list[lab.Check]:
         ]
         correlation = point_correlation(table, many)
         checks.append(lab.holds(f"{cell}: Spearman over test points", correlation, "reported", True))
-    for p in sorted(metric(records, "R2", "many")["p"].unique(), reverse=True):
+    for p in sorted(lab.rows(records, "R2", "many")["p"].unique(), reverse=True):
         found = lab.mean(mean_error(points(records, "many", p=p), many))
         checks.append(lab.holds(f"many images, p = {p:g}: mean error of R^2", found, "reported", True))
     return checks
@@ -91,7 +80,7 @@ def judge_estimates(records: "DataFrame") -> list[lab.Check]:
 
 def judge_estimates_control(records: "DataFrame") -> list[lab.Check]:
     parity, linear = (
-        lab.mean(metric(records, "R2 estimate", "control", output=name).groupby("seed")["value"].mean())
+        lab.mean(lab.rows(records, "R2 estimate", "control", output=name).groupby("seed")["value"].mean())
         for name in ("parity", "linear")
     )
     return [
@@ -102,7 +91,7 @@ def judge_estimates_control(records: "DataFrame") -> list[lab.Check]:
 
 def linearity_gap(records: "DataFrame", cell: str, smoother: str, rougher: str) -> lab.Interval:
     """R^2 of one kind of output less that of another, mean over the test points where both vary, by seed."""
-    rows = metric(records, "R2", cell).pivot(index=["seed", "point"], columns="output", values="value")
+    rows = lab.rows(records, "R2", cell).pivot(index=["seed", "point"], columns="output", values="value")
     if not {smoother, rougher} <= set(rows):
         raise lab.NotEnough(f"{smoother} or {rougher} never varies")
     return lab.mean((rows[smoother] - rows[rougher]).dropna().groupby("seed").mean())
@@ -117,13 +106,13 @@ def judge_smoothness(records: "DataFrame") -> list[lab.Check]:
 
 
 def judge_smoothness_control(records: "DataFrame") -> list[lab.Check]:
-    least = metric(records, "R2", JUDGED, output="votes")["value"].min()
+    least = lab.rows(records, "R2", JUDGED, output="votes")["value"].min()
     return [small("1 - least R^2 of votes", lab.exact(1 - least), 1e-9)]
 
 
 def group_deviation(records: "DataFrame", kind: str) -> "Series":
     """Mean over groups of a kind, by seed, of the margin."""
-    return metric(records, "group deviation", "copies", kind=kind, output="margin").groupby("seed")["value"].mean()
+    return lab.rows(records, "group deviation", "copies", kind=kind, output="margin").groupby("seed")["value"].mean()
 
 
 def judge_groups(records: "DataFrame") -> list[lab.Check]:
@@ -157,7 +146,7 @@ def judge_influence(records: "DataFrame") -> list[lab.Check]:
 
 def judge_influence_control(records: "DataFrame") -> list[lab.Check]:
     error, scale = (
-        metric(records, name, "influence").set_index("seed")["value"]
+        lab.rows(records, name, "influence").set_index("seed")["value"]
         for name in ("error to first order", "largest change")
     )
     least = (error / scale).min()

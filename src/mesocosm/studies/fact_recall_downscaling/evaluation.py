@@ -30,12 +30,18 @@ def load(name: str) -> LanguageModel:
     return model
 
 
+@lru_cache(maxsize=1)
+def norms(model: LanguageModel, text: tuple[int, ...]) -> dict[str, Tensor]:
+    """Norms of the dense model's inputs on calibration text, the same for all sparsities."""
+    return training.input_norms(model.module, [torch.tensor([text], device=model.module.device)])
+
+
 @contextmanager
 def pruned(model: LanguageModel, method: str, sparsity: float, text: list[int]) -> Iterator[float]:
     """A language model of this sparsity, as long as the context lasts; gives the share of zeros."""
     module = model.module
     if method == "wanda":
-        score = training.wanda(training.input_norms(module, [torch.tensor([text], device=module.device)]))
+        score = training.wanda(norms(model, tuple(text)))
     elif method == "random":
         score = training.random_scores(generator("fact recall", "random mask"))
     else:

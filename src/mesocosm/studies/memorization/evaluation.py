@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from mesocosm.tasks import Images
     from mesocosm.training import Epochs, History, Population
 
-AT_ONCE = 8000
-"""Images that all networks together see at once."""
 EARLY = 1 / 8
 """Of training, after which the early EL2N is taken: epoch 10 of 80."""
 EXAMPLES, PENALTY, RIDGE_MODELS, RIDGE_SHARE = 60, 0.2, 2000, 0.9
@@ -60,18 +58,6 @@ def softened(temperature: float, model: "nn.Module", batch: Any) -> "Tensor":
     return temperature**2 * training.distil(lambda inputs: model(inputs) / temperature, batch)
 
 
-def answers(population: "Population", images: "Tensor") -> "Tensor":
-    """Logits of all networks for all images, `[R, N, C]`, on the CPU."""
-    import torch
-
-    parts = images.to(population.device).split(max(1, AT_ONCE // len(population)))
-    return torch.cat([population.map(partial(_outputs, part)).cpu() for part in parts], dim=1)
-
-
-def _outputs(images: "Tensor", model: "nn.Module") -> "Tensor":
-    return model(images)
-
-
 class Watch:
     """A cell's measure that keeps what the networks say of every training example at every measured step.
 
@@ -89,7 +75,7 @@ class Watch:
         from mesocosm.lab.files import write_tensors
 
         train, index = self.data.task.train(), population.index
-        logits = answers(population, train.inputs)
+        logits = population.outputs(train.inputs)
         probabilities = logits.softmax(-1)
         kept = {
             "confidence": measures.cumulative_confidence(probabilities[:, None], train.targets),
@@ -145,12 +131,12 @@ def examine(data: TrainingData, history: "History", watch: Watch | None = None) 
         raise RunError(f"all networks of seed {data.seed} diverged; lower learning_rate")
     population, included = history.population.select(alive), data.included[alive]
     train, test = data.task.train(), data.task.test()
-    logits = answers(population, train.inputs)
+    logits = population.outputs(train.inputs)
     right, own = (logits.argmax(-1) == train.targets).double(), included.double()
     found = {
         "memorisation": measures.feldman_memorisation(right, included).score,
         "train accuracy": (right * own).sum() / own.sum(),
-        "test accuracy": (answers(population, test.inputs).argmax(-1) == test.targets).double().mean(),
+        "test accuracy": (population.outputs(test.inputs).argmax(-1) == test.targets).double().mean(),
     }
     if watch is None:
         return found

@@ -7,7 +7,7 @@ import numpy as np
 
 from mesocosm import lab
 from mesocosm.lab.style import BLUE, GREEN, GREY, ORANGE, RED
-from mesocosm.studies.nce_landscape.rules import LOSSES, METHODS, best_steps, ended, metric, sampled
+from mesocosm.studies.nce_landscape.rules import LOSSES, METHODS, best_steps, ended, sampled
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,12 +30,12 @@ def figures(records: "DataFrame") -> Iterable[lab.Drawing]:
 def draw_landscape(records: "DataFrame") -> lab.Drawing:
     from matplotlib import pyplot
 
-    distances = np.sort(metric(records, "gradient norm", "landscape")["distance"].unique())
+    distances = np.sort(lab.rows(records, "gradient norm", "landscape")["distance"].unique())
     wanted = [distances[np.abs(distances - distance).argmin()] for distance in (2, 4, 8)]
     shown = dict(zip(dict.fromkeys(wanted), (BLUE, ORANGE, GREEN)))
     figure, panels = pyplot.subplots(1, 2, figsize=(9.2, 4.0), sharex=True)
     for axes, name in zip(panels, ("population loss", "gradient norm")):
-        rows = metric(records, name, "landscape")
+        rows = lab.rows(records, name, "landscape")
         for distance, colour in shown.items():
             for loss, line in zip(LOSSES, ("--", "-")):
                 one = rows[(rows["distance"] == distance) & (rows["loss"] == loss)].sort_values("share")
@@ -49,7 +49,7 @@ def draw_landscape(records: "DataFrame") -> lab.Drawing:
     far = max(shown)
     least = {}
     for loss in LOSSES:
-        one = metric(records, "gradient norm", "landscape")
+        one = lab.rows(records, "gradient norm", "landscape")
         least[loss] = one[(one["distance"] == far) & (one["loss"] == loss) & one["share"].between(0.5, 0.95)]["value"]
     caption = (
         "Loss of the population and norm of its gradient on the segment from the noise's parameters to the data's, for "
@@ -150,7 +150,7 @@ def _band(axes: Any, records: "DataFrame", cell: str, name: str, method: str) ->
         chosen = ended(records, cell, "held-out loss" if cell.startswith("images") else name).name
     except lab.NotEnough:
         return None
-    rows = metric(records, name, cell)
+    rows = lab.rows(records, name, cell)
     curves = rows[rows["rate"] == chosen].pivot(index="step", columns="seed", values="value").dropna()
     middles = [lab.mean(curve) for curve in curves.to_numpy()]
     means = [m.estimate for m in middles]

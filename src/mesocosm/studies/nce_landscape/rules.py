@@ -22,16 +22,9 @@ EXACT, ROUTES, OFF = 1e-10, 1e-8, 1e-3
 """Relative errors of identities, of gradients by two routes, and the least relative gradient off the optimum."""
 
 
-def metric(records: "DataFrame", name: str, cell: str) -> "DataFrame":
-    found = records[(records["metric"] == name) & (records["cell"] == cell)]
-    if found.empty:
-        raise lab.NotEnough(f"there is no {name} of {cell}")
-    return found
-
-
 def largest(records: "DataFrame", *names: str) -> lab.Interval:
     """Over distances and over these identities."""
-    return lab.exact(max(metric(records, name, "identities")["value"].max() for name in names))
+    return lab.exact(max(lab.rows(records, name, "identities")["value"].max() for name in names))
 
 
 def judge_identities(records: "DataFrame") -> list[lab.Check]:
@@ -50,7 +43,9 @@ def judge_identities(records: "DataFrame") -> list[lab.Check]:
 
 
 def judge_identities_control(records: "DataFrame") -> list[lab.Check]:
-    least = {loss: metric(records, f"{loss} gradient off the optimum", "identities")["value"].min() for loss in LOSSES}
+    least = {
+        loss: lab.rows(records, f"{loss} gradient off the optimum", "identities")["value"].min() for loss in LOSSES
+    }
     return [
         lab.holds(f"least gradient of {loss} at a wrong c", lab.exact(value), f"> {OFF:g}", value > OFF)
         for loss, value in least.items()
@@ -71,7 +66,7 @@ def slope(squares: "ArrayLike", values: "ArrayLike") -> float:
 
 def flatness(records: "DataFrame", loss: str, cell: str = "landscape", by: str = "distance") -> "Series":
     """Log of the least gradient norm on the segment, by distance (or shift)."""
-    rows = metric(records, "gradient norm", cell)
+    rows = lab.rows(records, "gradient norm", cell)
     rows = rows[(rows["loss"] == loss) & rows["share"].between(FLAT[0] - 1e-9, FLAT[1] + 1e-9)]
     return rows.groupby(by)["value"].min().map(np.log)
 
@@ -170,7 +165,7 @@ def ended(records: "DataFrame", cell: str, name: str = "distance to optimum") ->
     Raises:
         NotEnough: where no rate is left.
     """
-    rows = metric(records, name, cell)
+    rows = lab.rows(records, name, cell)
     last = rows[rows["step"] == rows["step"].max()].pivot(index="seed", columns="rate", values="value")
     last = last.reindex(rows["seed"].unique()).dropna(axis=1)
     if last.empty:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mesocosm import lab, tasks
+from mesocosm.lab.study import TOKENS_READ, TOKENS_WRITTEN
 from mesocosm.settings import setting
 from mesocosm.studies.repeat_after_me_pretrained.claims import CLAIMS
 from mesocosm.studies.repeat_after_me_pretrained.figures import figures
@@ -17,9 +18,6 @@ from mesocosm.studies.repeat_after_me_pretrained.rules import ATTENTION, STATE_S
 
 if TYPE_CHECKING:
     from mesocosm.lab.lab import Lab
-
-READS, WRITES = 400, 40
-"""Tokens that a core reads and writes a second with a model of 135 million parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ def estimate(config: Config) -> dict[str, float]:
     """Seconds a model takes by rule of thumb, if it is one of 135 million parameters on one common core."""
     read = sum(2 * 16 * (entries + 3) for entries in config.books) + sum(6 * length for length in config.lengths)
     written = sum(2 * (config.digits + 1) for _ in config.books) + sum(2 * length for length in config.lengths)
-    seconds = config.seeds * (read / READS + written / WRITES)
+    seconds = config.seeds * (read / TOKENS_READ + written / TOKENS_WRITTEN)
     return dict.fromkeys((*config.attention, *(config.state_space or ())), seconds)
 
 

@@ -17,18 +17,6 @@ FEW = 60
 """Questions below which a share of 0 has an upper bound above 0.05."""
 
 
-def answers(records: "DataFrame", cell: str, metric: str) -> "DataFrame":
-    """Rows of a metric of phone books or text.
-
-    Raises:
-        NotEnough: where there are none.
-    """
-    rows = records[(records["cell"] == cell) & (records["metric"] == metric)]
-    if rows.empty:
-        raise lab.NotEnough(f"there is no {metric} of {cell}")
-    return rows
-
-
 def lead(rows: "DataFrame") -> "Series":
     """Of transformers over state space models, by question: the means over models of one kind, less the other's."""
     by_kind = rows.pivot_table(index="seed", columns="kind", values="value")
@@ -38,11 +26,11 @@ def lead(rows: "DataFrame") -> "Series":
 
 
 def judge_lead(records: "DataFrame") -> list[lab.Check]:
-    books, passages = answers(records, "phone book", "exact"), answers(records, "text", "exact")
+    books, passages = lab.rows(records, "exact", "phone book"), lab.rows(records, "exact", "text")
     longest = passages["length"].max()
     looked_up = lead(books[books["entries"] >= LARGE])
     copied = lead(passages[passages["length"] == longest])
-    losses = answers(records, "text", "loss")
+    losses = lab.rows(records, "loss", "text")
     worse = -lead(losses[losses["length"] == longest])
     return [
         lab.above(f"lead at look-up, books of at least {LARGE} entries", lab.mean(looked_up), 0),
@@ -52,7 +40,7 @@ def judge_lead(records: "DataFrame") -> list[lab.Check]:
 
 
 def judge_absent(records: "DataFrame") -> list[lab.Check]:
-    right = answers(records, "phone book", "exact without the line")["value"]
+    right = lab.rows(records, "exact without the line", "phone book")["value"]
     found = lab.share(int(right.sum()), len(right))
     if len(right) < FEW:
         return [lab.holds("exact answers without the line", found, "none right", not right.any())]

@@ -21,10 +21,7 @@ def values(records: "DataFrame", cell: str, metric: str) -> "Series":
     Raises:
         NotEnough: where there is none.
     """
-    rows = records[(records["cell"] == cell) & (records["metric"] == metric)]
-    if rows.empty:
-        raise lab.NotEnough(f"there is no {metric} of {cell}")
-    return rows.set_index("seed")["value"]
+    return lab.rows(records, metric, cell).set_index("seed")["value"]
 
 
 def widths(records: "DataFrame") -> list[int]:
