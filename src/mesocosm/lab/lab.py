@@ -48,6 +48,8 @@ class Lab:
         self.architecture, self.progress = architecture, progress
         self.log = logging.getLogger("mesocosm.run")
         self.seconds: dict[str, float] = {}
+        self.phases = {"sampling": 0.0, "step": 0.0, "measuring": 0.0}
+        """Where the time went."""
         self.interrupted = False
         self.writes = leads()
         """False in all but one of several processes that train together."""
@@ -92,6 +94,8 @@ class Lab:
             observer=watcher,
         )
         watcher.finish(history)
+        for phase, seconds in history.seconds.items():
+            self.phases[phase] += seconds
         self._tables.append(_history_table(cell, history))
         return history
 
@@ -118,16 +122,20 @@ class Lab:
         path = self.checkpoint(name)
         if path and path.exists():
             tensors, facts = read_tensors(path)
-            self.seconds[name] = facts["seconds"]
-            return tensors
+            return self._spent(name, facts["seconds"], tensors)
         if self.progress:
             self.progress.note(name)
         self.stop_if_interrupted()
         began = time.monotonic()
         tensors = compute()
-        self.seconds[name] = time.monotonic() - began
+        seconds = time.monotonic() - began
         if path and self.writes:
-            write_tensors(path, tensors, {"seconds": self.seconds[name]})
+            write_tensors(path, tensors, {"seconds": seconds})
+        return self._spent(name, seconds, tensors)
+
+    def _spent(self, name: str, seconds: float, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        self.seconds[name] = seconds
+        self.phases["measuring"] += seconds
         return tensors
 
     def records(self) -> "pandas.DataFrame":

@@ -154,7 +154,9 @@ class _Loop:
         since = max(start - 1, 0) // self.every * self.every
         for step in range(start, total + 1):
             if step == 0 or step == total or step == since + self.every:
+                began = time.perf_counter()
                 done = self._evaluate(stack, losses[: step - since], step)
+                self.history.seconds["measuring"] += time.perf_counter() - began
                 since = step
                 if done.any():
                     self._retire(stack, done)
@@ -168,9 +170,13 @@ class _Loop:
                 break
             if stack.age < len(self.grow) and step == self.grow[stack.age].step:
                 stack = self._grow(stack)
+            began = time.perf_counter()
             batch = self.stream(step, stack.population.index, device)
+            drawn = time.perf_counter()
             stack.spent += self.meter.step(stack.population, batch, step)
             losses[step - since] = self.advances[stack.age](stack, batch, step)
+            self.history.seconds["sampling"] += drawn - began
+            self.history.seconds["step"] += time.perf_counter() - drawn
             if self.observer and time.monotonic() >= next_tick:
                 done_before = facts["first"] * total + (step + 1) * len(rows)
                 self.observer.tick(
