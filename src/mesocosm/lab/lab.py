@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mesocosm.lab.files import RunError, read_tensors, write_tensors
 from mesocosm.lab.study import Cell
@@ -39,13 +39,14 @@ class Lab:
         device: str = "cpu",
         compile: bool = False,
         stack: int | None = None,
+        precision: 'Literal["float32", "bfloat16"]' = "float32",
         architecture: "Callable[[Any], Any] | None" = None,
         progress: "Progress | None" = None,
     ) -> None:
         from mesocosm.training.parallel import leads
 
         self.folder, self.device, self.compile, self.stack = folder, device, compile, stack
-        self.architecture, self.progress = architecture, progress
+        self.precision, self.architecture, self.progress = precision, architecture, progress
         self.log = logging.getLogger("mesocosm.run")
         self.seconds: dict[str, float] = {}
         self.phases = {"sampling": 0.0, "step": 0.0, "measuring": 0.0}
@@ -91,6 +92,7 @@ class Lab:
             stop=cell.stop,
             stack=self.stack,
             compile=self.compile,
+            precision=self.precision,
             observer=watcher,
         )
         watcher.finish(history)
