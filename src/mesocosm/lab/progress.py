@@ -1,7 +1,7 @@
 """Live progress: what is training, replicas alive, step, loss and time left; plain lines where there is no terminal."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -23,6 +23,15 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part} {smaller}"
     return f"{whole} s" if whole else "under 1 s"
+
+
+class Watcher(Protocol):
+    """Is told how trainings go."""
+
+    def begin(self, cell: Cell, replicas: int) -> None: ...
+    def update(self, fraction: float, step: int, alive: int, loss: float) -> None: ...
+    def end(self, history: "History") -> None: ...
+    def note(self, what: str) -> None: ...
 
 
 class Progress:
