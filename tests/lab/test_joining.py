@@ -13,6 +13,7 @@ from mesocosm.lab.cost import price
 from mesocosm.lab.lab import Lab
 from mesocosm.models import MLP
 from mesocosm.pieces import pieces
+from mesocosm.training.history import taken
 
 FEW: dict[str, tuple] = {f"bits_{k}": ((n,),) for k, n in ((1, 5), (2, 5), (3, 5), (4, 5), (5, 6))}
 QUICK = {
@@ -208,3 +209,16 @@ def test_functions_are_alike_when_all_that_they_hold_is() -> None:
     assert not joining.alike(torch.Generator(), torch.Generator())
     assert joining.alike(tasks.SparseParity(n=8, k=2), tasks.SparseParity(n=8, k=2))
     assert not joining.alike(tasks.SparseParity(n=8, k=2), tasks.SparseParity(n=8, k=3))
+
+
+def test_what_is_settled_of_joined_cells_is_as_each_saves_it() -> None:
+    cells = hard_cells()
+    whole, first = Lab(None).train(joining.join(cells)).saved(), 0
+    for cell in cells:
+        tensors, facts = joining.own(taken(whole, range(first, first + len(cell.seeds))))
+        first += len(cell.seeds)
+        alone, told = Lab(None).train(cell).saved()
+        assert tensors.keys() == alone.keys()
+        for name, tensor in alone.items():
+            same(tensors[name], tensor)
+        assert facts == told

@@ -133,6 +133,7 @@ class InProcess:
 
 def train_ahead(jobs: Sequence[Job], executor: Executor) -> None:
     """Do what is not done yet; a cell's finished checkpoint is written as soon as all its replicas are there."""
+    from mesocosm.lab.joining import own
     from mesocosm.training.history import merged, taken
 
     given: dict[tuple[Part, ...], dict[Job, Saved]] = defaultdict(dict)
@@ -149,6 +150,8 @@ def train_ahead(jobs: Sequence[Job], executor: Executor) -> None:
         ends = accumulate((part.replicas for part in job.parts), initial=0)
         for part, rows in zip(job.parts, pairwise(ends)):
             tensors, facts = taken(whole, range(*rows))
+            if len(job.parts) > 1:
+                tensors, facts = own((tensors, facts))
             write_tensors(part.path, tensors, {**facts, "seconds": seconds * part.replicas})
         for piece in given.pop(job.parts):
             if piece.path not in {part.path for part in job.parts}:
@@ -188,10 +191,11 @@ def laboratory(job: Job) -> Lab:
 
 def cell_of(parts: Sequence[Part]) -> Cell:
     """The cell that a part names, or several joined to one."""
-    cells = [
-        next(cell for cell in load_study(part.request.study).plan(part.request.config) if cell.name == part.cell)
-        for part in parts
-    ]
+    plans = {
+        request: {cell.name: cell for cell in load_study(request.study).plan(request.config)}
+        for request in {part.request for part in parts}
+    }
+    cells = [plans[part.request][part.cell] for part in parts]
     if len(cells) == 1:
         return cells[0]
     from mesocosm.lab.joining import join

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from mesocosm.lab.study import Cell
 from mesocosm.seeding import generator
+from mesocosm.training.accounting import COUNTED
 from mesocosm.training.optimisers import Rate
 from mesocosm.training.population import Population
 from mesocosm.training.streams import Online, kinds_of
 
 if TYPE_CHECKING:
     from mesocosm.lab.lab import Lab
+    from mesocosm.training.history import Saved
 
 DONE = "done, by its own cell's rule"
 """Metric of a joined population that stops replicas; no record."""
@@ -62,6 +64,14 @@ def join(cells: Sequence[Cell]) -> Cell:
         measure=parts.measure if parts.stops or any(cell.measure for cell in cells) else None,
         stop=(lambda values: values[DONE] > 0) if parts.stops else None,
     )
+
+
+def own(saved: "Saved") -> "Saved":
+    """What one of the joined cells saved, without what was measured of others alone."""
+    tensors, facts = saved
+    others = {f"metric.{DONE}", *(n for n, t in tensors.items() if n.startswith("metric.") and t.isnan().all())}
+    others -= {f"metric.{name}" for name in ("loss", *COUNTED)}
+    return {name: tensor for name, tensor in tensors.items() if name not in others}, facts
 
 
 class _Parts:
