@@ -1,5 +1,6 @@
 """Some replicas here and some there are the same as all of them together, to the last bit."""
 
+import io
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from mesocosm import training
 from mesocosm.lab import folder as folders
 from mesocosm.lab import jobs
 from mesocosm.lab.lab import Lab
+from mesocosm.lab.overview import Overview
 from mesocosm.lab.runner import train_all
 from mesocosm.training.history import merged, taken
 
@@ -47,6 +50,10 @@ def hard_cell():
     )
 
 
+def train_ahead(some, executor) -> None:
+    jobs.train_ahead(some, executor, Overview("tiny", some, Console(file=io.StringIO())))
+
+
 def same(one, other) -> None:
     (tensors, facts), (others, other_facts) = one, other
     assert tensors.keys() == others.keys()
@@ -80,26 +87,26 @@ def test_records_do_not_depend_on_what_was_trained_ahead(tmp_path: Path) -> None
     asked = request(seeds=5)
     folder = folders.create(asked, tmp_path / "ahead")
     cut = lambda job, *edges: [replace(job, rows=range(*rows)) for rows in pairwise(edges)]
-    first, second = jobs.plan_jobs([[part] for part in jobs.unfinished(asked, folder)], Lab(folder), 1)
+    first, second = jobs.plan_jobs([[part] for part in jobs.unfinished(asked, folder)], Lab(folder), jobs.InProcess())
 
     class Stops(jobs.InProcess):
-        def carry_out(self, waiting, done):
-            super().carry_out(waiting[:1], done)
+        def carry_out(self, waiting, done, overview):
+            super().carry_out(waiting[:1], done, overview)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.train_ahead(cut(first, 0, 2, 5)[1:], Stops())
+        train_ahead(cut(first, 0, 2, 5)[1:], Stops())
     assert [path.stem for path in (folder / "checkpoints").iterdir()] == ["rate=0.1__replicas_2_to_5_of_5"]
-    planned = jobs.plan_jobs([[part] for part in jobs.unfinished(asked, folder)], Lab(folder), 1)
+    planned = jobs.plan_jobs([[part] for part in jobs.unfinished(asked, folder)], Lab(folder), jobs.InProcess())
     assert [job.rows for job in planned] == [range(2), range(2, 5), range(5)]
     done = []
 
     class Counts(jobs.InProcess):
-        def carry_out(self, waiting, settle):
+        def carry_out(self, waiting, settle, overview):
             done.extend(job.name for job in waiting)
-            super().carry_out(waiting, settle)
+            super().carry_out(waiting, settle, overview)
 
-    jobs.train_ahead([*planned[:2], *cut(second, 0, 4, 5)], Counts())
+    train_ahead([*planned[:2], *cut(second, 0, 4, 5)], Counts())
     assert len(done) == 3
     assert {path.stem for path in (folder / "checkpoints").iterdir()} == {"rate=0.1", "rate=0.05"}
     assert not jobs.unfinished(asked, folder)
@@ -115,10 +122,11 @@ def test_records_do_not_depend_on_what_was_trained_ahead(tmp_path: Path) -> None
 def test_jobs_are_cut_where_that_makes_them_faster() -> None:
     part = jobs.Part(request(), Path("run"), "rate=0.1", 64)
     job = jobs.Job((part,), range(64), steps=100, flops=1e6, fills=300, weights=4, lockstep=10)
-    sizes = lambda job, share: [len(piece.rows) for piece in jobs._split(job, job.work / share)]
+    sizes = lambda job, share, memory=1e9: [len(piece.rows) for piece in jobs._split(job, job.work / share, memory)]
     assert sizes(job, 8) == [16] * 4
     assert sizes(replace(job, fills=1), 8) == [8] * 8
     assert sizes(job, 1.2) == [64]
+    assert sizes(job, 1.2, memory=320) == [21, 21, 22]
     assert job.memory == 64 * 14
     assert replace(job, fills=8).memory == 64 * 4 + 8 * 10
 
@@ -126,7 +134,7 @@ def test_jobs_are_cut_where_that_makes_them_faster() -> None:
 def test_a_worker_that_does_not_see_the_folder_trains_in_memory(tmp_path: Path) -> None:
     asked = request(steps=20)
     (part, _) = jobs.unfinished(asked, tmp_path / "elsewhere")
-    (job,) = jobs.plan_jobs([[part]], Lab(None), 1)
+    (job,) = jobs.plan_jobs([[part]], Lab(None), jobs.InProcess())
     _, facts = jobs.train_job(job)
     assert facts["first"] == 3
     assert not list(tmp_path.iterdir())

@@ -102,7 +102,7 @@ def test_complete_cells_are_trained_ahead_just_as_in_the_run(study: str, tmp_pat
     train_all(request, Lab(folders.create(request, tmp_path / "run")))
     for part in jobs.unfinished(request, tmp_path / "elsewhere"):
         tensors, facts = trained[part.cell]
-        (job,) = jobs.plan_jobs([[part]], Lab(None), 1)
+        (job,) = jobs.plan_jobs([[part]], Lab(None), jobs.InProcess())
         cuts = [0, part.replicas // 2, part.replicas] if part.replicas > 1 else [0, 1]
         given = [jobs.train_job(replace(job, rows=range(*cut))) for cut in itertools.pairwise(cuts)]
         ahead, told = merged(given)

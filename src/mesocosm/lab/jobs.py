@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ from mesocosm.lab.runner import load_architecture
 from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
+    from mesocosm.lab.overview import Overview
     from mesocosm.lab.progress import Watcher
     from mesocosm.training.history import Saved
 
@@ -104,41 +106,43 @@ class Executor(Protocol):
 
     workers: int
     """How many it does at once."""
+    memory: float
+    """Bytes that a worker has."""
+    device: str
 
-    def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]") -> None:
+    def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]", overview: "Overview") -> None:
         """Do all jobs, in any order, and hand over what each gave.
 
         Raises:
+            UserError: when a worker can't do it as it is set up.
             RunError: when a job fails.
             KeyboardInterrupt: when the user wants it to stop.
         """
 
 
 class InProcess:
-    """Does one job after the other, here.
-
-    Args:
-        watch: gives what watches a job.
-    """
+    """Does one job after the other, here."""
 
     workers = 1
+    memory = float("inf")
 
-    def __init__(self, watch: "Callable[[Job], Watcher | None]" = lambda job: None) -> None:
-        self.watch = watch
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
 
-    def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]") -> None:
+    def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]", overview: "Overview") -> None:
         for job in jobs:
-            done(job, train_job(job, self.watch(job)))
+            done(job, train_job(job, overview.watch(job)))
 
 
-def train_ahead(jobs: Sequence[Job], executor: Executor) -> None:
+def train_ahead(jobs: Sequence[Job], executor: Executor, overview: "Overview") -> None:
     """Do what is not done yet; a cell's finished checkpoint is written as soon as all its replicas are there."""
     from mesocosm.lab.joining import own
     from mesocosm.training.history import merged, taken
 
     given: dict[tuple[Part, ...], dict[Job, Saved]] = defaultdict(dict)
 
-    def settle(job: Job, saved: "Saved") -> None:
+    def settle(job: Job, saved: "Saved", again: bool = False) -> None:
+        overview.finish(job, saved[1]["seconds"], again)
         if len(job.parts) > 1 or len(job.rows) < job.replicas:
             write_tensors(job.path, *saved)
         pieces = given[job.parts]
@@ -161,10 +165,10 @@ def train_ahead(jobs: Sequence[Job], executor: Executor) -> None:
     for job in jobs:
         kept = _kept(job.path, len(job.rows))
         if kept:
-            settle(job, kept)
+            settle(job, kept, again=True)
         else:
             waiting.append(job)
-    executor.carry_out(sorted(waiting, key=lambda job: -job.work), settle)
+    executor.carry_out(sorted(waiting, key=lambda job: -job.work), settle, overview)
 
 
 def train_job(job: Job, watcher: "Watcher | None" = None) -> "Saved":
@@ -203,19 +207,20 @@ def cell_of(parts: Sequence[Part]) -> Cell:
     return join(cells)
 
 
-def plan_jobs(groups: Iterable[Sequence[Part]], lab: Lab, workers: int) -> list[Job]:
+def plan_jobs(groups: Iterable[Sequence[Part]], lab: Lab, executor: Executor) -> list[Job]:
     """Jobs for groups of parts, each of which can be one population: about as many as keep the workers busy.
 
     Args:
         lab: says how to train.
     """
-    wholes = [_job(tuple(group), lab) for group in groups]
+    wholes = [_job(tuple(group), lab, executor.device) for group in groups]
     # Of twice as many jobs as workers, the last one to end keeps few waiting.
-    share = sum(job.work for job in wholes) / (2 * workers) if workers > 1 else float("inf")
-    return [piece for job in wholes for piece in _split(job, share)]
+    few = executor.workers == 1
+    share = float("inf") if few else sum(job.work for job in wholes) / (2 * executor.workers)
+    return [piece for job in wholes for piece in _split(job, share, executor.memory)]
 
 
-def _job(parts: tuple[Part, ...], lab: Lab) -> Job:
+def _job(parts: tuple[Part, ...], lab: Lab, device: str) -> Job:
     """All replicas of the parts as one job."""
     from mesocosm.lab.cost import price
     from mesocosm.training.gradients import LARGE
@@ -223,7 +228,7 @@ def _job(parts: tuple[Part, ...], lab: Lab) -> Job:
     cell = cell_of(parts)
     (cost,) = price(lab, [cell], timed=False)
     flops = max(1.0, cost.flops / max(1, cost.steps * cost.replicas))
-    fills = max(1, int(LARGE[lab.device] // flops))
+    fills = max(1, int(LARGE[device] // flops))
     weights = 4 * cost.parameters
     return Job(
         parts,
@@ -233,7 +238,7 @@ def _job(parts: tuple[Part, ...], lab: Lab) -> Job:
         fills,
         weights,
         lockstep=max(0, cost.memory - weights * cost.replicas) // min(fills, cost.replicas),
-        device=lab.device,
+        device=device,
         compile=lab.compile,
         stack=lab.stack,
     )
@@ -255,8 +260,8 @@ def _kept(path: Path, replicas: int) -> "Saved | None":
     return saved if saved and saved[1]["first"] >= replicas else None
 
 
-def _split(job: Job, share: float) -> list[Job]:
-    """A job in pieces of about that share of work, but not in smaller ones than stacking makes fast.
+def _split(job: Job, share: float, memory: float) -> list[Job]:
+    """A job in pieces of about that share of work, but not in smaller ones than stacking makes fast and memory wants.
 
     What an earlier run began stays as it was cut then.
     """
@@ -266,7 +271,7 @@ def _split(job: Job, share: float) -> list[Job]:
     for start, stop in pairwise(edges):
         whole = replace(job, rows=range(start, stop))
         count = min(round(whole.work / share), len(whole.rows) // min(STACKED, job.fills))
-        count = 1 if whole.rows in begun else max(1, count)
+        count = 1 if whole.rows in begun else min(len(whole.rows), max(1, count, ceil(whole.memory / memory)))
         cuts = [start + len(whole.rows) * i // count for i in range(count + 1)]
         pieces += [replace(job, rows=range(*cut)) for cut in pairwise(cuts)]
     return pieces

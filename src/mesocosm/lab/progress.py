@@ -90,9 +90,13 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(what, highlight=False)
 
+    def reached(self) -> float:
+        """Work that is done, with what is done of the cell that trains."""
+        return self.done + self.work.get(self.cell, 0.0) * self.facts.get("fraction", 0.0)
+
     def left(self) -> float | None:
         """Seconds until the end, from the speed so far; None before there is one."""
-        done = self.done + self.work.get(self.cell, 0.0) * self.facts.get("fraction", 0.0)
+        done = self.reached()
         gained, elapsed = done - self.resumed, time.monotonic() - self.began
         return elapsed * (self.total - done) / gained if gained > 0.01 * self.total and elapsed > 1 else None
 
@@ -110,7 +114,7 @@ class Progress:
     def _render(self) -> Table:
         from rich.progress_bar import ProgressBar
 
-        done = self.done + self.work.get(self.cell, 0.0) * self.facts.get("fraction", 0.0)
+        done = self.reached()
         grid = Table.grid(padding=(0, 1))
         grid.add_row(ProgressBar(total=self.total, completed=done, width=36), f"{100 * done / self.total:3.0f} %")
         grid.add_row(self._line())
