@@ -1,9 +1,10 @@
 """`mesocosm run`, `resume`, `judge`, `draw` and `report`."""
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from mesocosm.settings import Settings, setting
 
 if TYPE_CHECKING:
     from mesocosm.lab.claims import Judgement
+    from mesocosm.lab.jobs import Executor
     from mesocosm.lab.lab import Lab
 
 console = Console(highlight=False)
@@ -37,6 +39,9 @@ class RunOptions(Settings):
     device: Literal["cpu", "cuda"] = setting("cpu", "where to compute")
     compile: bool = setting(False, "compile the training step: slow to start, then faster")
     stack: int | None = setting(None, "replicas to train in lockstep (default: planned); never changes results", low=1)
+    on: str | None = setting(
+        None, "spread trainings over a Ray cluster: ray (RAY_ADDRESS, or here), or ray://HOST:PORT"
+    )
     out: str | None = setting(None, "run folder (default: runs/STUDY/TIME-ID)")
     dry_run: bool = setting(False, "print what it would cost and stop")
     require_supported: bool = setting(False, "exit with status 3 unless every claim is supported")
@@ -45,7 +50,7 @@ class RunOptions(Settings):
 def run(study: str, settings: list[str]) -> int:
     from mesocosm.cli.flags import parse
 
-    whole, preset = folders.load_study(study), _preset(settings)
+    whole, preset = folders.load_study(study), preset_of(settings)
     summary = f"{whole.question} Defaults are those of --preset {preset}."
     groups = RunOptions(preset=preset), whole.presets[preset]
     options, config = parse(f"mesocosm run {study}", summary, settings, *groups)
@@ -53,23 +58,23 @@ def run(study: str, settings: list[str]) -> int:
 
     request = folders.Request(study, options.preset, config, options.model)
     with _processes(options):
-        lab = _lab(request, options)
+        lab = lab_of(request, options)
         if options.dry_run:
             return _dry_run(request, lab)
         folder = from_leader(lambda: folders.create(request, Path(options.out) if options.out else None))
-        judgements = _run(request, folder, lab)
+        judgements = _run(request, folder, lab, options)
     return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
 
 
-def resume(run: Path) -> int:
+def resume(run: Path, on: str | None = None) -> int:
     request = folders.read_request(run)
-    options = RunOptions(model=request.model)
+    options = RunOptions(model=request.model, on=on)
     if folders.finished(run) and (run / "records.parquet").exists():
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
         return draw(run)
     with _processes(options):
-        _run(request, run, _lab(request, options))
+        _run(request, run, lab_of(request, options), options)
     return 0
 
 
@@ -118,7 +123,7 @@ def report(runs: list[Path], to: Path, markdown: bool, name: str | None) -> int:
     return 0
 
 
-def _preset(settings: list[str]) -> Literal["smoke", "small", "paper"]:
+def preset_of(settings: list[str]) -> Literal["smoke", "small", "paper"]:
     """The preset whose values are the defaults of the other flags."""
     words = " ".join(settings).replace("--preset=", "--preset ").split()
     name = words[words.index("--preset") + 1] if "--preset" in words[:-1] else "small"
@@ -132,25 +137,45 @@ def _processes(options: RunOptions) -> Iterator[None]:
 
     if parallel.launched() and options.compile:
         raise UserError("--compile is not legal on several processes: leave it out")
+    if parallel.launched() and options.on:
+        raise UserError(f"--on {options.on} is not legal under torchrun: use one of them")
     with parallel.together(options.device):
         console.quiet = not parallel.leads()
         yield
 
 
-def _lab(request: folders.Request, options: RunOptions) -> "Lab":
+def lab_of(request: folders.Request, options: RunOptions) -> "Lab":
     """A laboratory for the request; device and architecture are checked before any work starts."""
     from mesocosm.lab.lab import Lab
     from mesocosm.lab.runner import check_architecture, check_device, load_architecture
 
-    check_device(options.device)
+    device = options.device
+    if options.on:
+        import torch
+
+        from mesocosm.lab.ray_cluster import check
+
+        check(options.on)
+        # The workers have the GPUs; this process measures with what it has.
+        device = device if torch.cuda.is_available() else "cpu"
+    check_device(device)
     architecture = None
     if request.model:
         architecture = load_architecture(request.model)
-        check_architecture(request.model, architecture, _plan(request))
-    return Lab(None, device=options.device, compile=options.compile, stack=options.stack, architecture=architecture)
+        check_architecture(request.model, architecture, plan_of(request))
+    return Lab(None, device=device, compile=options.compile, stack=options.stack, architecture=architecture)
 
 
-def _plan(request: folders.Request) -> list:
+def cluster_of(options: RunOptions) -> "Callable[[], AbstractContextManager[Executor]] | None":
+    """What connects to the cluster that was asked for."""
+    if options.on is None:
+        return None
+    from mesocosm.lab.ray_cluster import connected
+
+    return partial(connected, options.on, options.device)
+
+
+def plan_of(request: folders.Request) -> list:
     try:
         return list(folders.load_study(request.study).plan(request.config))
     except (ImportError, ValueError, FileNotFoundError) as error:
@@ -161,7 +186,7 @@ def _dry_run(request: folders.Request, lab: "Lab") -> int:
     from mesocosm.lab.cost import price
     from mesocosm.lab.progress import duration
 
-    prices = price(lab, _plan(request))
+    prices = price(lab, plan_of(request))
     table = Table("training", "replicas", "steps", "parameters", "computation", "memory", "time")
     for p in prices:
         numbers = (f"{p.replicas:,}", f"{p.steps:,}", f"{p.parameters:,}", flops(p.flops), size(p.memory))
@@ -185,11 +210,11 @@ def _dry_run(request: folders.Request, lab: "Lab") -> int:
     return 0
 
 
-def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]":
+def _run(request: folders.Request, folder: Path, lab: "Lab", options: RunOptions) -> "list[Judgement]":
     from mesocosm.lab import runner
     from mesocosm.training.parallel import processes
 
-    for cell in _plan(request):
+    for cell in plan_of(request):
         if cell.batch_size < processes():
             few = f"batch_size={cell.batch_size} of {cell.name}"
             raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample")
@@ -200,10 +225,11 @@ def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]
     console.print(f"run folder: {folder}")
     with folders.locked(folder):
         try:
-            judgements = runner.run(request, folder, lab, console)
+            judgements = runner.run(request, folder, lab, console, cluster_of(options))
             page = _page(folder)
         except KeyboardInterrupt:
-            console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}")
+            on = f" --on {options.on}" if options.on else ""
+            console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}{on}")
             raise
         except (RunError, UserError):
             raise

@@ -22,6 +22,8 @@ from mesocosm.lab.runner import load_architecture
 from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mesocosm.lab.overview import Overview
     from mesocosm.lab.progress import Watcher
     from mesocosm.training.history import Saved
@@ -106,6 +108,7 @@ class Executor(Protocol):
 
     workers: int
     """How many it does at once."""
+    nodes: int
     memory: float
     """Bytes that a worker has."""
     device: str
@@ -123,7 +126,7 @@ class Executor(Protocol):
 class InProcess:
     """Does one job after the other, here."""
 
-    workers = 1
+    workers = nodes = 1
     memory = float("inf")
 
     def __init__(self, device: str = "cpu") -> None:
@@ -132,6 +135,15 @@ class InProcess:
     def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]", overview: "Overview") -> None:
         for job in jobs:
             done(job, train_job(job, overview.watch(job)))
+
+
+def spread(title: str, groups: Iterable[Sequence[Part]], lab: Lab, executor: Executor, console: "Console") -> None:
+    """Train groups of parts ahead, each of which can be one population."""
+    from mesocosm.lab.overview import Overview
+
+    jobs = plan_jobs(groups, lab, executor)
+    with Overview(title, jobs, console) as overview:
+        train_ahead(jobs, executor, overview)
 
 
 def train_ahead(jobs: Sequence[Job], executor: Executor, overview: "Overview") -> None:

@@ -1,7 +1,7 @@
 """Live progress: what is training, replicas alive, step, loss and time left; plain lines where there is no terminal."""
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -51,7 +51,7 @@ class Progress:
         self.facts: dict[str, Any] = {}
         self.live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._render)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self.live.start()
         return self
