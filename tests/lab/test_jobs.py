@@ -1,6 +1,7 @@
 """Some replicas here and some there are the same as all of them together, to the last bit."""
 
 import io
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,9 @@ from mesocosm import training
 from mesocosm.lab import folder as folders
 from mesocosm.lab import jobs
 from mesocosm.lab.lab import Lab
-from mesocosm.lab.overview import Overview
+from mesocosm.lab.overview import Overview, Reporter
 from mesocosm.lab.runner import train_all
+from mesocosm.training import loop
 from mesocosm.training.history import merged, taken
 
 STUDY = folders.load_study("tiny")
@@ -143,3 +145,27 @@ def test_a_worker_that_does_not_see_the_folder_trains_in_memory(tmp_path: Path) 
     assert jobs.laboratory(replace(job, parts=(replace(part, folder=folder),))).folder == folder
     other = replace(part, folder=folder, request=request(steps=21))
     assert jobs.laboratory(replace(job, parts=(other,))).folder is None
+
+
+def test_an_interrupted_job_goes_on_from_its_own_checkpoint(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "TICK", 0.0)
+    asked = request(seeds=4, steps=40)
+    (part, _) = jobs.unfinished(asked, folders.create(asked, tmp_path / "run"))
+    (job,) = jobs.plan_jobs([[part]], Lab(None), jobs.InProcess())
+    job, steps = replace(job, rows=range(1, 3)), []
+
+    class Watcher(Reporter):
+        def update(self, fraction, step, alive, loss) -> None:
+            steps.append(step)
+            if len(steps) == 7:
+                signal.raise_signal(signal.SIGINT)
+
+    watcher = Watcher(lambda facts: None)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.train_job(job, watcher)
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert path.stem == "rate=0.1__replicas_1_to_3_of_4"
+    tensors, facts = jobs.train_job(job, watcher)
+    assert steps == [*range(1, 41)]
+    del facts["seconds"]
+    same((tensors, facts), Lab(None).fit(jobs.cell_of(job.parts), range(1, 3), "x").saved())

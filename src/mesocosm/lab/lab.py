@@ -78,7 +78,9 @@ class Lab:
         from mesocosm.training.loop import train
         from mesocosm.training.streams import Online
 
-        population = self.population(cell).select(rows)
+        population = self.population(cell)
+        if list(rows) != population.index:
+            population = population.select(rows)
         watcher = _Watcher(self, cell, name, population.index)
         history = train(
             population,

@@ -78,11 +78,17 @@ class Overview(Progress):
         line = f"[{self.number}/{len(self.work)}] {job.title}: {replicas}, {duration(seconds)}{where}"
         self.console.print(Text(line, style="dim"))
 
+    def fail(self, job: Job, error: Exception) -> None:
+        """A job can't be done."""
+        self.running.pop(job, None)
+        self.number += 1
+        self.console.print(Text(f"[{self.number}/{len(self.work)}] {error}", style="red"))
+
     def reached(self) -> float:
-        return self.done + sum(job.work * facts["fraction"] for job, facts in self.running.items())
+        return self.done + sum(job.work * facts["fraction"] for job, facts in list(self.running.items()))
 
     def _line(self) -> str:
-        nodes = {facts["node"] for facts in self.running.values()}
+        nodes = {facts["node"] for facts in list(self.running.values())}
         parts = [
             f"{self.title}: {self.number}/{len(self.work)} trainings done",
             f"{len(self.running)} running on {len(nodes)} node{'s' * (len(nodes) != 1)}",
