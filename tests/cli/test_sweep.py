@@ -127,6 +127,20 @@ def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkey
     assert list(pd.read_csv(tmp_path / "sweep" / "verdicts.csv").point) == ["n=6", "n=8"]
 
 
+def test_what_fails_together_is_trained_by_each_point(swept: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def fails(job, watcher):
+        raise MemoryError("too much")
+
+    folder = tmp_path / "sweep"
+    monkeypatch.setattr(jobs, "train_job", fails)
+    words = ["sweep", *TINY, "--n", "6", "--vary", "learning-rates=0.1,0.05+0.2", "--out", str(folder)]
+    assert main(words) == 0
+    assert "rate=0.1 and 2 more failed: MemoryError: too much" in capsys.readouterr().out
+    for rates in ("0.1", "0.05+0.2"):
+        runs = folder / "points" / f"learning_rates={rates}", swept / "points" / f"n=6,learning_rates={rates}"
+        pd.testing.assert_frame_equal(*(read_table(run / "records.parquet") for run in runs))
+
+
 def test_dry_run_prices_the_grid_and_writes_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*GRID, "--dry-run"]) == 0

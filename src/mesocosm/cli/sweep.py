@@ -3,6 +3,7 @@
 import heapq
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,7 @@ def _run(grid: "Sweep", folder: Path, labs: "dict[str, Lab]", options: SweepOpti
     from mesocosm.report.sweep import write_figures, write_page
 
     points, failed = grid.points(), {}
+    folders.log_to(folder)
     unfinished = [name for name in points if not folders.finished(sweeps.place(folder, name))]
     for name in unfinished:
         folders.create(points[name], sweeps.place(folder, name))
@@ -141,13 +143,11 @@ def _run(grid: "Sweep", folder: Path, labs: "dict[str, Lab]", options: SweepOpti
 def _train_together(grid: "Sweep", folder: Path, lab: "Lab", options: SweepOptions) -> None:
     from mesocosm.lab import jobs
     from mesocosm.lab import sweep as sweeps
-    from mesocosm.lab.overview import Overview
 
-    executor = jobs.InProcess(options.device)
-    planned = jobs.plan_jobs(sweeps.groups(grid, folder, lab), lab, executor)
-    overview = Overview(f"sweep {grid.base.study}", planned, console)
-    with overview:
-        jobs.train_ahead(planned, executor, overview)
+    groups, cluster = sweeps.groups(grid, folder, lab), runs.cluster_of(options)
+    if groups:
+        with cluster() if cluster else nullcontext(jobs.InProcess(options.device)) as executor:
+            jobs.spread(f"sweep of {grid.base.study}", groups, lab, executor, console)
 
 
 def _finish(request: folders.Request, run: Path, lab: "Lab") -> None:

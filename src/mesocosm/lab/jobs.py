@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mesocosm.lab.files import read_tensors, write_tensors
+from mesocosm.lab.files import RunError, UserError, read_tensors, write_tensors
 from mesocosm.lab.folder import Request, load_study, read_request
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.runner import load_architecture
@@ -114,11 +114,11 @@ class Executor(Protocol):
     device: str
 
     def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]", overview: "Overview") -> None:
-        """Do all jobs, in any order, and hand over what each gave.
+        """Do all jobs, in any order, and hand over what each gave; one that fails does not keep back the others.
 
         Raises:
             UserError: when a worker can't do it as it is set up.
-            RunError: when a job fails.
+            RunError: in the end, when a job has failed.
             KeyboardInterrupt: when the user wants it to stop.
         """
 
@@ -133,8 +133,19 @@ class InProcess:
         self.device = device
 
     def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]", overview: "Overview") -> None:
+        failed = None
         for job in jobs:
-            done(job, train_job(job, overview.watch(job)))
+            try:
+                saved = train_job(job, overview.watch(job))
+            except UserError:
+                raise
+            except Exception as error:
+                failed = RunError(f"{job.title} failed: {type(error).__name__}: {error}")
+                overview.fail(job, failed)
+            else:
+                done(job, saved)
+        if failed:
+            raise failed
 
 
 def spread(title: str, groups: Iterable[Sequence[Part]], lab: Lab, executor: Executor, console: "Console") -> None:

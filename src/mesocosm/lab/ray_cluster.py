@@ -97,14 +97,19 @@ class OnRay:
         running = {
             task.options(**self._needs(job)).remote(job, versions(), board, i): job for i, job in enumerate(jobs)
         }
+        failed = None
         try:
             while running:
                 ready, _ = ray.wait(list(running), timeout=POLL_SECONDS, fetch_local=False)
                 for reference in ready:
-                    job = running[reference]
-                    saved = _result(reference, job)
-                    del running[reference]
-                    done(job, saved)
+                    job = running.pop(reference)
+                    try:
+                        saved = _result(reference, job)
+                    except RunError as error:
+                        failed = error
+                        overview.fail(job, error)
+                    else:
+                        done(job, saved)
                 unfinished = set(running.values())
                 for number, facts in _news(board).items():
                     if jobs[number] in unfinished:
@@ -115,6 +120,8 @@ class OnRay:
                     ray.cancel(reference)
                 ray.wait(list(running), num_returns=len(running), timeout=PATIENCE_SECONDS, fetch_local=False)
             ray.kill(board)
+        if failed:
+            raise failed
 
     def _needs(self, job: Job) -> dict[str, Any]:
         memory = int(min(job.memory + PROCESS, self.largest))

@@ -113,7 +113,7 @@ def _panels(sweep: Sweep, fields: list[str], chosen: "DataFrame", whole: "DataFr
             _map(axes, sweep, fields, mine, every["effect"], claim.unit)
         else:
             _line(axes, sweep, fields[0], mine, claim.unit)
-        axes.set_title(textwrap.fill(f"{claim.id}: {claim.statement}", round(13 * width)), fontsize=9)
+        axes.set_title(textwrap.fill(f"{claim.id}: {claim.statement}", round(12 * width)), fontsize=9)
     if where:
         figure.suptitle(where)
     return figure
@@ -126,7 +126,8 @@ def _line(axes: "Axes", sweep: Sweep, field: str, mine: "DataFrame", unit: str) 
     mine = mine.dropna(subset=["effect"])
     places = [xs[told(value)] for value in mine[field]]
     order = sorted(range(len(places)), key=places.__getitem__)
-    axes.plot([places[i] for i in order], mine["effect"].iloc[order], color=style.GREY, lw=1, zorder=1)
+    if numbers:
+        axes.plot([places[i] for i in order], mine["effect"].iloc[order], color=style.GREY, lw=1, zorder=1)
     for x, (_, row) in zip(places, mine.iterrows()):
         _, marker, colour = LOOKS[row["verdict"]]
         axes.vlines(x, row["low"], row["high"], color=style.BLACK, lw=1.2, zorder=2)
@@ -158,12 +159,13 @@ def _map(axes: "Axes", sweep: Sweep, fields: list[str], mine: "DataFrame", effec
         signs[square] = f"{LOOKS[row['verdict']][0]} {row['verdict']}"
     known = effects.dropna().astype(float)
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
     norm = LogNorm(low, high) if low > 0 and high > 100 * low else Normalize(low, high)
     colours = colormaps["cividis"].with_extremes(bad="#DDDDDD")
     places: list[Any] = [range(len(across)), range(len(down))]
     image = axes.pcolormesh(*places, np.ma.masked_invalid(values), norm=norm, cmap=colours, ec="white", lw=1.5)
     for (i, j), value in np.ndenumerate(values):
-        dark = np.isfinite(value) and sum(colours(norm(value))[:3]) < 1.5
+        dark = np.isfinite(value) and sum(colours(norm(value))[:3]) < 1.2
         words = f"{signs[i, j]}\n{number(value)}" if np.isfinite(value) else str(signs[i, j])
         axes.text(j, i, words, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
     axes.set_xticks(places[0], across)
