@@ -149,6 +149,8 @@ def train_here(job: Job, driver: dict[str, str], board: Any, number: int) -> "Sa
         found = ", ".join(f"{name} {version}" for name, version in versions().items())
         wanted = ", ".join(f"{name} {version}" for name, version in driver.items())
         raise UserError(f"a worker has {found}, and this process {wanted}: install the same everywhere")
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)  # Ctrl-C in a terminal is for the driver alone, which then interrupts its jobs.
     if job.device == "cpu":
         torch.set_num_threads(1)
     return train_job(job, Reporter(lambda facts: board.tell.remote(number, facts)))
