@@ -202,6 +202,12 @@ def test_on_is_checked_before_anything_starts(on, words, tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(["run", "tiny", "--on", "ray", "--out", str(tmp_path / "run")]) == 2
+    assert "--on ray: there is no Ray cluster at 127.0.0.1:1: Connection refused" in capsys.readouterr().err
+
+
 def test_on_is_not_for_torchrun(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", "tiny", "--on", "ray", "--out", str(tmp_path / "run")]) == 2

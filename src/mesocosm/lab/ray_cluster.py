@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -57,14 +58,28 @@ def connected(on: str, device: str) -> Iterator["OnRay"]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS", "local") if on == "ray" else on
+    _reach(on, address)
     try:
         try:
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise UserError(f"--on {on}: there is no Ray cluster to use at {address}: {_first_line(error)}") from error
+            raise UserError(
+                f"--on {on}: the Ray cluster at {address} is not to be used: {_first_line(error)}"
+            ) from error
         yield OnRay(device)
     finally:
         ray.shutdown()
+
+
+def _reach(on: str, address: str) -> None:
+    """See that something listens at a cluster's address, for which Ray itself would wait for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"--on {on}: there is no Ray cluster at {address}: {error.strerror or error}") from error
 
 
 class OnRay:
