@@ -124,12 +124,15 @@ def test_records_are_those_of_a_plain_run_though_a_worker_dies(nodes, training, 
     assert capsys.readouterr().out.count(f" on {socket.gethostname()}") == 4
 
 
-def test_a_node_is_lost(nodes, training, tmp_path, reference) -> None:
-    folder = tmp_path / "run"
+def test_a_node_is_lost_in_a_sweep(nodes, training, tmp_path, reference) -> None:
+    folder = tmp_path / "sweep"
+    steps = SLOW.index("--steps")
+    settings = [*SLOW[1:steps], *SLOW[steps + 2 :], "--vary", f"steps={SLOW[steps + 1]},2000"]
     lose = lambda worker: nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-    while_training(training, lose, [*SLOW, "--on", "ray", "--out", str(folder)])
+    while_training(training, lose, ["sweep", *settings, "--on", "ray", "--out", str(folder)])
     nodes.add_node(**nodes.args)
-    pd.testing.assert_frame_equal(read_table(folder / "records.parquet"), reference)
+    records = read_table(folder / "points" / f"steps={SLOW[steps + 1]}" / "records.parquet")
+    pd.testing.assert_frame_equal(records, reference)
 
 
 def test_a_killed_driver_goes_on_from_finished_cells(nodes, tmp_path, capsys, reference) -> None:
