@@ -1,6 +1,7 @@
 """`mesocosm sweep`: a study at every point of a grid of settings."""
 
 import heapq
+import itertools
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,8 +23,6 @@ from mesocosm.settings import setting
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from mesocosm.lab.cost import Price
-    from mesocosm.lab.jobs import Part
     from mesocosm.lab.lab import Lab
     from mesocosm.lab.sweep import Sweep
 
@@ -147,7 +146,7 @@ def _train_together(grid: "Sweep", folder: Path, lab: "Lab", options: SweepOptio
     groups, cluster = sweeps.groups(grid, folder, lab), runs.cluster_of(options)
     if groups:
         with cluster() if cluster else nullcontext(jobs.InProcess(options.device)) as executor:
-            jobs.spread(f"sweep of {grid.base.study}", groups, lab, executor, console)
+            jobs.spread(f"sweep of {grid.base.study}", map(list, groups), lab, executor, console)
 
 
 def _finish(request: folders.Request, run: Path, lab: "Lab") -> None:
@@ -184,50 +183,43 @@ def _print_verdicts(grid: "Sweep", verdicts: "DataFrame") -> None:
 
 
 def _dry_run(grid: "Sweep", lab: "Lab") -> int:
-    from mesocosm.lab import jobs
+    from mesocosm.lab import jobs, joining
     from mesocosm.lab import sweep as sweeps
     from mesocosm.lab.cost import price
     from mesocosm.lab.progress import duration
 
     study, points = folders.load_study(grid.base.study), grid.points()
     groups = sweeps.groups(grid, Path("sweeps"), lab)
-    together = price(lab, [jobs.cell_of(group) for group in groups])
     alone = [cell for request in points.values() for cell in study.plan(request.config) if not cell.complete]
-    prices = together + price(lab, alone)
-    others = sum(sum(study.estimate(r.config).values()) for r in points.values()) if study.estimate else 0.0
+    alone.sort(key=lambda cell: cell.name)
+    prices = price(lab, [*(joining.join(list(group.values())) for group in groups), *alone])
+    together, apart = prices[: len(groups)], prices[len(groups) :]
+    sums = [list(several) for _, several in itertools.groupby(apart, key=lambda p: p.cell)]
     table = Table("training", "cells", "replicas", "steps", "parameters", "computation", "memory", "time")
-    for p, cells in zip(prices, [*map(len, groups), *(1 for _ in alone)]):
-        numbers = (f"{cells:,}", f"{p.replicas:,}", f"{p.steps:,}", f"{p.parameters:,}", flops(p.flops), size(p.memory))
-        table.add_row(p.cell, *numbers, f"about {duration(p.seconds or 0)}")
-    table.add_section()
-    cells, replicas = sum(map(len, groups)) + len(alone), sum(p.replicas for p in prices)
-    total, memory = flops(sum(p.flops for p in prices)), size(max((p.memory for p in prices), default=0))
-    seconds = sum(p.seconds or 0 for p in prices) + others
-    table.add_row(
-        f"{len(points)} points", f"{cells:,}", f"{replicas:,}", "", "", total, memory, f"about {duration(seconds)}"
-    )
+    rows = [(len(group), p, [p]) for group, p in zip(groups, together)] + [(len(ps), ps[0], ps) for ps in sums]
+    for cells, first, ps in [*rows, (sum(row[0] for row in rows), None, prices)]:
+        seconds = sum(p.seconds or 0 for p in ps)
+        shape = (f"{first.steps:,}", f"{first.parameters:,}") if first else ("", "")
+        if first is None:
+            table.add_section()
+        total, memory = flops(sum(p.flops for p in ps)), size(max((p.memory for p in ps), default=0))
+        name, replicas = first.cell if first else f"{len(points)} points", sum(p.replicas for p in ps)
+        table.add_row(name, f"{cells:,}", f"{replicas:,}", *shape, total, memory, f"about {duration(seconds)}")
     console.print(table)
     console.print(f"Time is for training on this machine ({lab.device}), without measuring and early stopping.")
+    others = sum(sum(study.estimate(r.config).values()) for r in points.values()) if study.estimate else 0.0
     if others:
-        console.print(
-            f"In it are about {duration(others)} for what is not training, a rule of thumb for a common core."
-        )
-    here = seconds - sum(p.seconds or 0 for p in together)
-    spread = {workers: here + _packed(lab, groups, together, workers) for workers in MANY}
-    several = ", ".join(f"about {duration(t)} on {workers}" for workers, t in spread.items())
-    console.print(f"With --on ray, on workers as fast as this machine: {several}.")
+        console.print(f"What is not training takes about {duration(others)} more: a rule of thumb for a common core.")
+    wholes = jobs.plan_jobs(map(list, groups), lab, jobs.InProcess(lab.device))
+    rates = {job.parts: (p.seconds or 0) / job.work for job, p in zip(wholes, together)}
+    here, several = others + sum(p.seconds or 0 for p in apart), []
+    for workers in MANY:
+        executor = jobs.InProcess(lab.device)
+        executor.workers = workers
+        each = [job.work * rates[job.parts] for job in jobs.cut(wholes, executor)]
+        several.append(f"about {duration(here + packed(each, workers))} on {workers}")
+    console.print(f"With --on ray, on workers as fast as this machine: {', '.join(several)}.")
     return 0
-
-
-def _packed(lab: "Lab", groups: "list[list[Part]]", prices: "list[Price]", workers: int) -> float:
-    """Seconds until many workers have done all jobs, the longest first."""
-    from mesocosm.lab import jobs
-
-    one, many = jobs.InProcess(lab.device), jobs.InProcess(lab.device)
-    many.workers = workers
-    rates = {job.parts: (price.seconds or 0) / job.work for job, price in zip(jobs.plan_jobs(groups, lab, one), prices)}
-    each = [job.work * rates[job.parts] for job in jobs.plan_jobs(groups, lab, many)]
-    return packed(each, workers)
 
 
 def packed(seconds: Sequence[float], workers: int) -> float:

@@ -236,7 +236,11 @@ def plan_jobs(groups: Iterable[Sequence[Part]], lab: Lab, executor: Executor) ->
     Args:
         lab: says how to train.
     """
-    wholes = [_job(tuple(group), lab, executor.device) for group in groups]
+    return cut([_job(tuple(group), lab, executor.device) for group in groups], executor)
+
+
+def cut(wholes: Sequence[Job], executor: Executor) -> list[Job]:
+    """Jobs of whole groups, in pieces that keep the executor's workers busy."""
     # Of twice as many jobs as workers, the last one to end keeps few waiting.
     few = executor.workers == 1
     share = float("inf") if few else sum(job.work for job in wholes) / (2 * executor.workers)
@@ -248,15 +252,14 @@ def _job(parts: tuple[Part, ...], lab: Lab, device: str) -> Job:
     from mesocosm.lab.cost import price
     from mesocosm.training.gradients import LARGE
 
-    cell = cell_of(parts)
-    (cost,) = price(lab, [cell], timed=False)
+    (cost,) = price(lab, [cell_of(parts[:1])], timed=False)  # A step of the others costs as much.
     flops = max(1.0, cost.flops / max(1, cost.steps * cost.replicas))
     fills = max(1, int(LARGE[device] // flops))
     weights = 4 * cost.parameters
     return Job(
         parts,
-        range(cost.replicas),
-        cell.steps,
+        range(sum(part.replicas for part in parts)),
+        cost.steps,
         flops,
         fills,
         weights,

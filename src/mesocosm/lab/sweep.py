@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mesocosm.lab import folder as folders
 from mesocosm.lab import jobs
 from mesocosm.lab.files import UserError, read_json, read_table, write, write_table
+from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,17 +77,17 @@ def place(folder: Path, point: str) -> Path:
     return folder / "points" / point
 
 
-def groups(sweep: Sweep, folder: Path, lab: "Lab") -> list[list[jobs.Part]]:
+def groups(sweep: Sweep, folder: Path, lab: "Lab") -> list[dict[jobs.Part, Cell]]:
     """The cells that can be trained ahead and are not yet, each with those that it can be trained with."""
     from mesocosm.lab import joining
 
-    study, parts, cells = folders.load_study(sweep.base.study), [], []
+    study = folders.load_study(sweep.base.study)
+    found: dict[jobs.Part, Cell] = {}
     for name, request in sweep.points().items():
         plan = {cell.name: cell for cell in study.plan(request.config)}
-        for part in jobs.unfinished(request, place(folder, name)):
-            parts.append(part)
-            cells.append(plan[part.cell])
-    return [[parts[i] for i in group] for group in joining.groups(lab, cells)]
+        found |= {part: plan[part.cell] for part in jobs.unfinished(request, place(folder, name))}
+    parts = list(found)
+    return [{parts[i]: found[parts[i]] for i in group} for group in joining.groups(lab, list(found.values()))]
 
 
 def gather(sweep: Sweep, folder: Path) -> tuple["DataFrame", "DataFrame"]:
