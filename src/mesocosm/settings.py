@@ -22,6 +22,13 @@ def legal(field: dataclasses.Field, annotation: Any) -> str:
     return _legal(annotation, field.metadata.get("low"), field.metadata.get("high"))
 
 
+def illegal(field: dataclasses.Field, annotation: Any, value: Any) -> str:
+    """Why a field does not take a value, `n=1 is not legal: it must be ...`; nothing where it does."""
+    if _accepts(value, annotation, field.metadata.get("low"), field.metadata.get("high")):
+        return ""
+    return f"{field.name}={value!r} is not legal: it must be {legal(field, annotation)}"
+
+
 def _legal(annotation: Any, low: Number | None, high: Number | None) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
@@ -72,10 +79,8 @@ class Settings:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low, high = field.metadata.get("low"), field.metadata.get("high")
-            if not _accepts(value, hints[field.name], low, high):
-                raise ValueError(f"{field.name}={value!r} is not legal: it must be {legal(field, hints[field.name])}")
+            if wrong := illegal(field, hints[field.name], getattr(self, field.name)):
+                raise ValueError(wrong)
         self.check()
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -13,12 +14,17 @@ from typing import Literal
 from unittest.mock import patch
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesocosm.cli import main
+from mesocosm.lab import folder as folders
+from mesocosm.lab import jobs
 from mesocosm.lab.lab import Lab
+from mesocosm.lab.runner import train_all
 from mesocosm.pieces import pieces
+from mesocosm.training.history import merged
 
 STUDIES = sorted(pieces("study"))
 
@@ -50,9 +56,13 @@ def flags(draw, study: str) -> list[str]:
     return words
 
 
-def shortened(self: Lab, cell):
+def short(cell):
     grow = [replace(growth, step=step) for step, growth in enumerate(cell.grow, start=1)]
-    return train(self, replace(cell, steps=min(cell.steps, 2 + len(grow)), grow=grow))
+    return replace(cell, steps=min(cell.steps, 2 + len(grow)), grow=grow)
+
+
+def shortened(self: Lab, cell):
+    return train(self, short(cell))
 
 
 train = Lab.train
@@ -73,6 +83,33 @@ def test_any_configuration_runs_or_is_refused_in_one_sentence(study: str, data) 
     lines = errors.getvalue().splitlines()
     assert len(lines) == (status != 0), (words, lines)
     assert all(line.startswith("mesocosm: error: ") for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.usefixtures("tiny_default")
+def test_complete_cells_are_trained_ahead_just_as_in_the_run(study: str, tmp_path: Path, monkeypatch) -> None:
+    """From names alone, in two jobs; a cell that `run` changes first must say that it is not complete."""
+    trained, fit = {}, Lab.fit
+
+    def short_fit(self: Lab, cell, rows, name):
+        history = fit(self, short(cell), rows, name)
+        trained[name] = history.saved()
+        return history
+
+    monkeypatch.setattr(Lab, "fit", short_fit)
+    request = folders.Request(study, "smoke", pieces("study")[study].load().presets["smoke"])
+    train_all(request, Lab(folders.create(request, tmp_path / "run")))
+    for part in jobs.unfinished(request, tmp_path / "elsewhere"):
+        tensors, facts = trained[part.cell]
+        (job,) = jobs.plan_jobs([[part]], Lab(None), jobs.InProcess())
+        cuts = [0, part.replicas // 2, part.replicas] if part.replicas > 1 else [0, 1]
+        given = [jobs.train_job(replace(job, rows=range(*cut))) for cut in itertools.pairwise(cuts)]
+        ahead, told = merged(given)
+        assert {**told, "seconds": 0} == {**facts, "seconds": 0}
+        assert ahead.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(ahead[name], tensor, rtol=0, atol=0, equal_nan=True, msg=f"{part.cell}: {name}")
 
 
 @pytest.mark.parametrize("study", STUDIES)

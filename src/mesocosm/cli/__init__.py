@@ -1,4 +1,4 @@
-"""The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report`, `sample`, `measure` and `bench`."""
+"""The door: `mesocosm list`, `show`, `run`, `sweep`, `resume`, `judge`, `draw`, `report`, `sample`, `measure`, `bench`."""
 
 import argparse
 import os
@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   mesocosm run hidden-progress --preset smoke   in seconds, to see that everything works
   mesocosm run flip-flop --help                 all settings of a study
   mesocosm run flip-flop --dry-run              what it would cost
+  mesocosm sweep flip-flop --vary learning_rate=0.003,0.005,0.01 --vary length=32,64
   mesocosm sample flip-flop --count 1000 --to flip-flop.jsonl
   mesocosm measure memorization --data photos/  which of your own examples are memorised?
   mesocosm report                               one page over all runs in runs/
@@ -51,8 +52,13 @@ def parser() -> Parser:
     run = command("run", "Run a study to verdicts, figures and a page.")
     run.add_argument("study", help="its name, as `mesocosm list` gives it")
     run.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm run STUDY --help`")
+    sweep = command("sweep", "Run a study at every point of a grid of settings.")
+    sweep.add_argument("study", help="its name, as `mesocosm list` gives it")
+    sweep.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm sweep STUDY --help`")
+    resume = command("resume", "Go on with a run that was interrupted.")
+    resume.add_argument("run", type=Path, help="run folder")
+    resume.add_argument("--on", help="spread what is to be trained over a Ray cluster: ray, or ray://HOST:PORT")
     for name, help in (
-        ("resume", "Go on with a run that was interrupted."),
         ("judge", "Judge a run's claims again, from its records."),
         ("draw", "Draw a run's figures again, from its records."),
     ):
@@ -108,6 +114,10 @@ def _dispatch(command: str, asked: dict) -> int:
         from mesocosm.cli.sample import sample
 
         return sample(**asked)
+    if command == "sweep":
+        from mesocosm.cli.sweep import sweep
+
+        return sweep(**asked)
     if command == "measure":
         from mesocosm.cli.measure import measure
 

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import io
 import re
+import types
 import typing
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from mesocosm.lab.files import UserError
-from mesocosm.settings import Settings, legal
+from mesocosm.settings import Settings, illegal, legal
 
 S = TypeVar("S", bound=Settings)
 
@@ -43,6 +44,44 @@ def parse(prog: str, description: str, arguments: list[str], *defaults: Settings
         return [type(d)(**vars(getattr(parsed, f"group{i}"))) for i, d in enumerate(defaults)]
     except ValueError as error:
         raise UserError(f"{error} (see `{prog} --help`)") from error
+
+
+def read_values(text: str, settings: Settings) -> tuple[str, tuple]:
+    """The field and the values that `field=a,b,c` gives it; a field of several values takes them as `16+32`.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    name, _, words = text.partition("=")
+    known = {field.name: field for field in dataclasses.fields(settings)}
+    field = known.get(name.replace("-", "_"))
+    if not words:
+        raise UserError(f"--vary {text} is not legal: it must be a setting and its values, field=a,b,c")
+    if field is None:
+        raise UserError(f"--vary {text} is not legal: there is no setting {name}; choose from: {', '.join(known)}")
+    annotation = typing.get_type_hints(type(settings))[field.name]
+    values = tuple(_value(word, annotation) for word in words.split(","))
+    wrong = [illegal(field, annotation, value) for value in values]
+    if len(set(values)) < len(values):
+        wrong.append("its values must differ")
+    if any(wrong):
+        raise UserError(f"--vary {text} is not legal: {next(filter(None, wrong))}")
+    return field.name, values
+
+
+def _value(word: str, annotation: Any) -> Any:
+    """A word as a value of that type, or as it is where it is none."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple:
+        return tuple(_value(part, arguments[0]) for part in word.split("+"))
+    if origin in (types.UnionType, typing.Union):
+        read = [_value(word, one) for one in arguments]
+        return next((value for value in read if not isinstance(value, str)), word)
+    if annotation in (int, float):
+        with contextlib.suppress(ValueError):
+            return annotation(word)
+    named = {bool: (True, False), type(None): (None,)}.get(annotation, arguments)
+    return next((value for value in named if str(value).lower() == word.lower()), word)
 
 
 def _described(instance: Settings) -> Any:

@@ -1,9 +1,10 @@
 """`mesocosm run`, `resume`, `judge`, `draw` and `report`."""
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from mesocosm.settings import Settings, setting
 
 if TYPE_CHECKING:
     from mesocosm.lab.claims import Judgement
+    from mesocosm.lab.jobs import Executor
     from mesocosm.lab.lab import Lab
     from mesocosm.lab.study import Cell
 
@@ -39,6 +41,9 @@ class RunOptions(Settings):
     precision: Literal["float32", "bfloat16"] = setting("float32", "of products in training; bfloat16 needs a GPU")
     compile: bool = setting(False, "compile the training step: slow to start, then faster")
     stack: int | None = setting(None, "replicas to train in lockstep (default: planned); never changes results", low=1)
+    on: str | None = setting(
+        None, "spread trainings over a Ray cluster: ray (RAY_ADDRESS, or here), or ray://HOST:PORT"
+    )
     out: str | None = setting(None, "run folder (default: runs/STUDY/TIME-ID)")
     dry_run: bool = setting(False, "print what it would cost and stop")
     require_supported: bool = setting(False, "exit with status 3 unless every claim is supported")
@@ -47,7 +52,7 @@ class RunOptions(Settings):
 def run(study: str, settings: list[str]) -> int:
     from mesocosm.cli.flags import parse
 
-    whole, preset = folders.load_study(study), _preset(settings)
+    whole, preset = folders.load_study(study), preset_of(settings)
     summary = f"{whole.question} Defaults are those of --preset {preset}."
     groups = RunOptions(preset=preset), whole.presets[preset]
     options, config = parse(f"mesocosm run {study}", summary, settings, *groups)
@@ -55,24 +60,24 @@ def run(study: str, settings: list[str]) -> int:
 
     request = folders.Request(study, options.preset, config, options.model, options.precision)
     with _processes(options):
-        cells = _plan(request)
-        lab = _lab(request, options, cells)
+        cells = plan_of(request)
+        lab = lab_of(request, options, cells)
         if options.dry_run:
             return _dry_run(request, cells, lab)
         folder = from_leader(lambda: folders.create(request, Path(options.out) if options.out else None))
-        judgements = _run(request, folder, lab)
+        judgements = _run(request, folder, lab, options)
     return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
 
 
-def resume(run: Path) -> int:
+def resume(run: Path, on: str | None = None) -> int:
     request = folders.read_request(run)
-    options = RunOptions(model=request.model, precision=request.precision)
+    options = RunOptions(model=request.model, precision=request.precision, on=on)
     if folders.finished(run) and (run / "records.parquet").exists():
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
         return draw(run)
     with _processes(options):
-        _run(request, run, _lab(request, options, _plan(request)))
+        _run(request, run, lab_of(request, options, plan_of(request)), options)
     return 0
 
 
@@ -121,7 +126,7 @@ def report(runs: list[Path], to: Path, markdown: bool, name: str | None) -> int:
     return 0
 
 
-def _preset(settings: list[str]) -> Literal["smoke", "small", "paper"]:
+def preset_of(settings: list[str]) -> Literal["smoke", "small", "paper"]:
     """The preset whose values are the defaults of the other flags."""
     words = " ".join(settings).replace("--preset=", "--preset ").split()
     name = words[words.index("--preset") + 1] if "--preset" in words[:-1] else "small"
@@ -135,12 +140,14 @@ def _processes(options: RunOptions) -> Iterator[None]:
 
     if parallel.launched() and options.compile:
         raise UserError("--compile is not legal on several processes: leave it out")
+    if parallel.launched() and options.on:
+        raise UserError(f"--on {options.on} is not legal under torchrun: use one of them")
     with parallel.together(options.device):
         console.quiet = not parallel.leads()
         yield
 
 
-def _plan(request: folders.Request) -> "list[Cell]":
+def plan_of(request: folders.Request) -> "list[Cell]":
     """The trainings of a request; what the study needs besides the package is seen to be there."""
     from mesocosm.training.parallel import processes
 
@@ -158,12 +165,21 @@ def _plan(request: folders.Request) -> "list[Cell]":
     return cells
 
 
-def _lab(request: folders.Request, options: RunOptions, cells: "list[Cell]") -> "Lab":
+def lab_of(request: folders.Request, options: RunOptions, cells: "list[Cell]") -> "Lab":
     """A laboratory for the request; device and architecture are checked before any work starts."""
     from mesocosm.lab.lab import Lab
     from mesocosm.lab.runner import check_architecture, check_device, load_architecture
 
-    check_device(options.device)
+    device = options.device
+    if options.on:
+        import torch
+
+        from mesocosm.lab.ray_cluster import check
+
+        check(options.on)
+        # The workers have the GPUs; this process measures with what it has.
+        device = device if torch.cuda.is_available() else "cpu"
+    check_device(device)
     if options.precision == "bfloat16" and options.device == "cpu":
         raise UserError("--precision bfloat16 is not legal on the CPU, which is slower with it: use --device cuda")
     architecture = None
@@ -172,12 +188,21 @@ def _lab(request: folders.Request, options: RunOptions, cells: "list[Cell]") -> 
         check_architecture(request.model, architecture, cells)
     return Lab(
         None,
-        device=options.device,
+        device=device,
         compile=options.compile,
         stack=options.stack,
         precision=options.precision,
         architecture=architecture,
     )
+
+
+def cluster_of(options: RunOptions) -> "Callable[[], AbstractContextManager[Executor]] | None":
+    """What connects to the cluster that was asked for."""
+    if options.on is None:
+        return None
+    from mesocosm.lab.ray_cluster import connected
+
+    return partial(connected, options.on, options.device)
 
 
 def _dry_run(request: folders.Request, cells: "list[Cell]", lab: "Lab") -> int:
@@ -208,7 +233,7 @@ def _dry_run(request: folders.Request, cells: "list[Cell]", lab: "Lab") -> int:
     return 0
 
 
-def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]":
+def _run(request: folders.Request, folder: Path, lab: "Lab", options: RunOptions) -> "list[Judgement]":
     from mesocosm.lab import runner
 
     lab.folder = folder
@@ -218,10 +243,11 @@ def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]
     console.print(f"run folder: {folder}")
     with folders.locked(folder):
         try:
-            judgements = runner.run(request, folder, lab, console)
+            judgements = runner.run(request, folder, lab, console, cluster_of(options))
             page = _page(folder)
         except KeyboardInterrupt:
-            console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}")
+            on = f" --on {options.on}" if options.on else ""
+            console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}{on}")
             raise
         except (RunError, UserError):
             raise

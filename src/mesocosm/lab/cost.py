@@ -146,6 +146,10 @@ def _with_seeds(cell: Cell, count: int) -> Cell:
 
 def _sampled(stream: Any, cell: Cell) -> Any:
     """The stream with plain samples of the task beneath all that is added to them."""
+    if hasattr(stream, "streams"):  # Of joined cells.
+        changed = copy.copy(stream)
+        changed.streams = [_sampled(own, part) for own, part in zip(stream.streams, stream.parts.cells)]
+        return changed
     if not hasattr(stream, "stream"):
         return Online(cell.task, cell.batch_size, list(cell.seeds), chunk=1)
     changed = copy.copy(stream)

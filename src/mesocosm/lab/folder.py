@@ -61,11 +61,25 @@ def create(request: Request, out: Path | None) -> Path:
     Raises:
         UserError: when `out` holds something else.
     """
-    identity = request.identity()
+    facts = {"format": FORMAT, "study": request.study, "preset": request.preset, "model": request.model}
+    facts |= {"precision": request.precision, "config": dataclasses.asdict(request.config)}
+    facts |= {"identity": request.identity()}
+    return find_or_make(Path("runs") / request.study, out, "config", facts)
+
+
+def find_or_make(room: Path, out: Path | None, name: str, facts: dict[str, Any]) -> Path:
+    """A folder whose `<name>.json` holds `facts`: a new one, or the unfinished one of the same identity.
+
+    Args:
+        room: where a folder is made unless `out` names it.
+
+    Raises:
+        UserError: when `out` holds something else.
+    """
+    identity = facts["identity"]
     if out is None:
-        room = Path("runs") / request.study
         for folder in sorted(room.glob(f"*-{identity}"), reverse=True):
-            if (folder / "config.json").exists() and not finished(folder):
+            if (folder / f"{name}.json").exists() and not finished(folder):
                 return folder
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = room / f"{stamp}-{identity}"
@@ -73,20 +87,19 @@ def create(request: Request, out: Path | None) -> Path:
             stamp += "b"
             folder = room / f"{stamp}-{identity}"
     else:
-        folder = out
-        if (folder / "config.json").exists():
-            earlier = read_json(folder / "config.json")
+        folder, what = out, {"config": "run"}.get(name, name)
+        if (folder / f"{name}.json").exists():
+            earlier = read_json(folder / f"{name}.json")
             if earlier["identity"] != identity:
-                what = f"a run of {earlier['study']} with another configuration"
-                raise UserError(f"--out {folder} holds {what}; choose an empty folder")
+                other = f"a {what} of {earlier['study']} with another configuration"
+                raise UserError(f"--out {folder} holds {other}; choose an empty folder")
             if finished(folder):
-                raise UserError(f"--out {folder} holds this very run, finished; choose an empty folder")
+                raise UserError(f"--out {folder} holds this very {what}, finished; choose an empty folder")
             return folder
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # A process that was killed may have left a temporary file.
+        if folder.exists() and (not folder.is_dir() or any(path.suffix != ".tmp" for path in folder.iterdir())):
             raise UserError(f"--out {folder} is not an empty folder; choose another")
-    facts = {"format": FORMAT, "study": request.study, "preset": request.preset, "model": request.model}
-    facts |= {"precision": request.precision, "config": dataclasses.asdict(request.config), "identity": identity}
-    write_json(folder / "config.json", facts)
+    write_json(folder / f"{name}.json", facts)
     return folder
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
     from torch import Tensor, nn
 
-    from mesocosm.lab.progress import Progress
+    from mesocosm.lab.progress import Watcher
     from mesocosm.training.history import History, Saved
     from mesocosm.training.population import Population
 
@@ -41,7 +41,7 @@ class Lab:
         stack: int | None = None,
         precision: 'Literal["float32", "bfloat16"]' = "float32",
         architecture: "Callable[[Any], Any] | None" = None,
-        progress: "Progress | None" = None,
+        progress: "Watcher | None" = None,
     ) -> None:
         from mesocosm.training.parallel import leads
 
@@ -72,11 +72,19 @@ class Lab:
 
     def train(self, cell: Cell) -> "History":
         """Train a cell, go on with it, or read it back when it is done; its measurements become records."""
+        history = self.fit(cell, range(len(cell.seeds)), cell.name)
+        self._tables.append(_history_table(cell, history))
+        return history
+
+    def fit(self, cell: Cell, rows: Sequence[int], name: str) -> "History":
+        """Train these replicas of a cell as `train` does, without records; `name` is that of their checkpoint."""
         from mesocosm.training.loop import train
         from mesocosm.training.streams import Online
 
         population = self.population(cell)
-        watcher = _Watcher(self, cell, len(population))
+        if list(rows) != population.index:
+            population = population.select(rows)
+        watcher = _Watcher(self, cell, name, population.index)
         history = train(
             population,
             cell.stream or Online(cell.task, cell.batch_size, list(cell.seeds)),
@@ -98,7 +106,6 @@ class Lab:
         watcher.finish(history)
         for phase, seconds in history.seconds.items():
             self.phases[phase] += seconds
-        self._tables.append(_history_table(cell, history))
         return history
 
     def record(
@@ -174,11 +181,11 @@ class Lab:
 
 
 class _Watcher:
-    """A cell's observer: progress, checkpoints, and its state when it is done."""
+    """A training's observer: progress, checkpoints, and its state when it is done."""
 
-    def __init__(self, lab: Lab, cell: Cell, replicas: int) -> None:
-        self.lab, self.cell, self.replicas = lab, cell, replicas
-        self.path = lab.checkpoint(cell.name)
+    def __init__(self, lab: Lab, cell: Cell, name: str, rows: Sequence[int]) -> None:
+        self.lab, self.cell, self.name, self.rows = lab, cell, name, rows
+        self.path = lab.checkpoint(name)
         self.began = self.saved_at = time.monotonic()
         self.pause = CHECKPOINT_SECONDS
         self.before = 0.0
@@ -188,11 +195,11 @@ class _Watcher:
         if self.path and self.path.exists():
             saved = read_tensors(self.path)
             shapes = {len(t) for n, t in saved[0].items() if n == "final.theta"}
-            if shapes != {self.replicas}:
-                raise RunError(f"{self.path} is not a checkpoint of {self.cell.name}; delete it and resume the run")
+            if shapes != {len(self.rows)}:
+                raise RunError(f"{self.path} is not a checkpoint of {self.name}; delete it and resume the run")
             self.before = saved[1]["seconds"]
         if self.lab.progress:
-            self.lab.progress.begin(self.cell, self.replicas)
+            self.lab.progress.begin(self.cell, len(self.rows))
         return saved
 
     def tick(self, step: int, fraction: float, alive: int, loss: float, save: "Callable[[], Saved]") -> None:
@@ -207,14 +214,15 @@ class _Watcher:
 
     def finish(self, history: "History") -> None:
         seconds = self._write(history.saved())
-        self.lab.seconds[self.cell.name] = seconds
+        self.lab.seconds[self.name] = seconds
         reason = history.population.reason
         self.lab.log.info(
-            "%s: %d replicas, %d steps, %s, %.1f s", self.cell.name, self.replicas, self.cell.steps, reason, seconds
+            "%s: %d replicas, %d steps, %s, %.1f s", self.name, len(self.rows), self.cell.steps, reason, seconds
         )
-        for replica, step in sorted(history.diverged.items()):
+        for place, step in sorted(history.diverged.items()):
+            replica = self.rows[place]
             self.lab.log.warning(
-                "%s: replica %d (seed %d) diverged at step %d", self.cell.name, replica, self.cell.seeds[replica], step
+                "%s: replica %d (seed %d) diverged at step %d", self.name, replica, self.cell.seeds[replica], step
             )
         if self.lab.progress:
             self.lab.progress.end(history)

@@ -1,7 +1,7 @@
 """Live progress: what is training, replicas alive, step, loss and time left; plain lines where there is no terminal."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -25,6 +25,15 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole else "under 1 s"
 
 
+class Watcher(Protocol):
+    """Is told how trainings go."""
+
+    def begin(self, cell: Cell, replicas: int) -> None: ...
+    def update(self, fraction: float, step: int, alive: int, loss: float) -> None: ...
+    def end(self, history: "History") -> None: ...
+    def note(self, what: str) -> None: ...
+
+
 class Progress:
     """Shows a run as it goes.
 
@@ -42,7 +51,7 @@ class Progress:
         self.facts: dict[str, Any] = {}
         self.live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._render)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -81,9 +90,13 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(what, highlight=False)
 
+    def reached(self) -> float:
+        """Work that is done, with what is done of the cell that trains."""
+        return self.done + self.work.get(self.cell, 0.0) * self.facts.get("fraction", 0.0)
+
     def left(self) -> float | None:
         """Seconds until the end, from the speed so far; None before there is one."""
-        done = self.done + self.work.get(self.cell, 0.0) * self.facts.get("fraction", 0.0)
+        done = self.reached()
         gained, elapsed = done - self.resumed, time.monotonic() - self.began
         return elapsed * (self.total - done) / gained if gained > 0.01 * self.total and elapsed > 1 else None
 
@@ -101,7 +114,7 @@ class Progress:
     def _render(self) -> Table:
         from rich.progress_bar import ProgressBar
 
-        done = self.done + self.work.get(self.cell, 0.0) * self.facts.get("fraction", 0.0)
+        done = self.reached()
         grid = Table.grid(padding=(0, 1))
         grid.add_row(ProgressBar(total=self.total, completed=done, width=36), f"{100 * done / self.total:3.0f} %")
         grid.add_row(self._line())

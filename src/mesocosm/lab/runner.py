@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from rich.console import Console
 from mesocosm.lab import folder as folders
 from mesocosm.lab.claims import Judgement, judge
 from mesocosm.lab.files import UserError, read_json, read_table, write, write_json, write_table
-from mesocosm.lab.study import Cell
+from mesocosm.lab.study import Cell, Drawing
 
 if TYPE_CHECKING:
+    from mesocosm.lab.jobs import Executor
     from mesocosm.lab.lab import Lab
 
 
@@ -88,8 +90,19 @@ def check_architecture(name: str, architecture: Callable[[Any], Any], cells: Ite
             )
 
 
-def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) -> list[Judgement]:
-    """Train what is not yet trained, then measure, judge and draw."""
+def run(
+    request: folders.Request,
+    folder: Path,
+    lab: "Lab",
+    console: Console,
+    cluster: "Callable[[], AbstractContextManager[Executor]] | None" = None,
+) -> list[Judgement]:
+    """Train what is not yet trained, then measure, judge and draw.
+
+    Args:
+        cluster: gives what trains ahead the cells that the study trains just as planned.
+    """
+    from mesocosm.lab import jobs
     from mesocosm.lab.progress import Progress
 
     study = folders.load_study(request.study)
@@ -97,6 +110,11 @@ def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) ->
     began, cpu = time.monotonic(), time.process_time()
     earlier = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     lab.log.info("run %s %s", request.study, json.dumps(dataclasses.asdict(request.config)))
+    spread_over = earlier.get("cluster")
+    if cluster and (parts := jobs.unfinished(request, folder)):
+        with cluster() as executor:
+            spread_over = {"nodes": executor.nodes, "workers": executor.workers}
+            jobs.spread(request.study, [[part] for part in parts], lab, executor, console)
     cells = list(study.plan(request.config))
     with Progress(request.study, _work(lab, cells), console) as lab.progress:
         train_all(request, lab)
@@ -109,6 +127,7 @@ def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) ->
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "peak_memory_bytes": max(peak, earlier.get("peak_memory_bytes", 0)),
         "seconds_by_cell": {name: round(s, 3) for name, s in lab.seconds.items()},
+        **({"cluster": spread_over} if spread_over else {}),
     }
     write_json(folder / "environment.json", facts)
     began = time.monotonic()
@@ -161,10 +180,6 @@ def judge_run(folder: Path) -> list[Judgement]:
 
 def draw_run(folder: Path) -> list[tuple[str, str]]:
     """Draw a run's figures from its records as SVG and PNG; gives names and captions."""
-    import io
-
-    from matplotlib import pyplot
-
     from mesocosm.lab.style import style
 
     study = folders.load_study(folders.read_request(folder).study)
@@ -172,15 +187,26 @@ def draw_run(folder: Path) -> list[tuple[str, str]]:
     drawn = []
     with style():
         for drawing in study.figures(records):
-            for kind in ("svg", "png"):
-                picture = io.BytesIO()
-                metadata = {"Date": None} if kind == "svg" else {"Software": None}
-                drawing.figure.savefig(picture, format=kind, metadata=metadata)
-                write(folder / "figures" / f"{drawing.name}.{kind}", picture.getvalue())
-            pyplot.close(drawing.figure)
+            save_drawing(drawing, folder / "figures")
             drawn.append((drawing.name, drawing.caption))
     write_json(folder / "figures" / "captions.json", {"captions": dict(drawn)})
     return drawn
+
+
+def save_drawing(drawing: Drawing, folder: Path) -> Path:
+    """Write a figure as SVG and PNG, and close it; gives the path of the SVG."""
+    import io
+
+    from matplotlib import pyplot
+
+    for kind in ("png", "svg"):
+        picture = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        drawing.figure.savefig(picture, format=kind, metadata=metadata)
+        path = folder / f"{drawing.name}.{kind}"
+        write(path, picture.getvalue())
+    pyplot.close(drawing.figure)
+    return path
 
 
 def _records(folder: Path) -> Any:

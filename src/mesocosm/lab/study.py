@@ -61,6 +61,8 @@ class Cell:
     grow: "Sequence[Growth]" = ()
     """Changes of the architecture on the way; not for swappable cells."""
     average: "EMA | None" = None
+    complete: bool = True
+    """Whether the study trains it just as planned; False where `run` puts a teacher, a start or a measure in."""
     swappable: bool = True
     """Whether `--model` replaces this cell's architecture."""
 

@@ -81,12 +81,16 @@ class RedundantFeatures(Task):
         Returns:
             `[..., 2]`; NaN for a vector of 0.
         """
-        return torch.special.ndtr(-self.strengths * (readers @ self.direction) / (self.noise * readers.norm(dim=-1)))
+        return torch.special.ndtr(-self.strengths * self._along(readers) / (self.noise * readers.norm(dim=-1)))
 
     def linear_error(self, readers: Tensor) -> Tensor:
         """Error of the sign of <a_e, x_e> + <a_h, x_h>, from `[..., 2, d]` to `[...]`; NaN for vectors of 0."""
-        signal = (self.strengths * (readers @ self.direction)).sum(-1)
+        signal = (self.strengths * self._along(readers)).sum(-1)
         return torch.special.ndtr(-signal / (self.noise * readers.flatten(-2).norm(dim=-1)))
+
+    def _along(self, readers: Tensor) -> Tensor:
+        # A matrix product would round a reader otherwise in other company.
+        return (readers * self.direction).sum(-1)
 
     def sample(self, size: int, generator: torch.Generator) -> FeaturesBatch:
         targets = random_signs(size, 1, generator)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -67,3 +68,34 @@ class History:
 
 def under(prefix: str, tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def merged(parts: Sequence[Saved]) -> Saved:
+    """What finished trainings of some replicas each saved, as one of all of them in this order."""
+    tensors = {}
+    for name in dict.fromkeys(name for given, _ in parts for name in given):
+        known = next(given[name] for given, _ in parts if name in given)
+        # All replicas of a part may have stopped before a metric was first there.
+        several = [given.get(name, known.new_full((len(known), facts["first"]), torch.nan)) for given, facts in parts]
+        tensors[name] = torch.cat(several, dim=_replica_axis(name))
+    starts = list(accumulate((facts["first"] for _, facts in parts), initial=0))
+    diverged = {
+        str(start + int(replica)): step
+        for start, (_, facts) in zip(starts, parts)
+        for replica, step in facts["diverged"].items()
+    }
+    clock = {phase: sum(facts["clock"][phase] for _, facts in parts) for phase in PHASES}
+    return tensors, {**parts[0][1], "first": starts[-1], "diverged": diverged, "clock": clock}
+
+
+def taken(saved: Saved, rows: range) -> Saved:
+    """What a finished training saved, of some of its replicas."""
+    tensors, facts = saved
+    tensors = {name: tensor.narrow(_replica_axis(name), rows.start, len(rows)) for name, tensor in tensors.items()}
+    diverged = {str(int(r) - rows.start): step for r, step in facts["diverged"].items() if int(r) in rows}
+    clock = {phase: seconds * len(rows) / facts["first"] for phase, seconds in facts["clock"].items()}
+    return tensors, {**facts, "first": len(rows), "diverged": diverged, "clock": clock}
+
+
+def _replica_axis(name: str) -> int:
+    return 1 if name.startswith("metric.") else 0

@@ -127,6 +127,7 @@ def _ages(population: Population, grow: Sequence[Growth], steps: int) -> list[Po
     ages = [population]
     for growth in grow:
         ages.append(Population(growth.make_model, population.seeds, str(population.device)))
+        ages[-1].index, ages[-1].of = population.index, population.of
         growth.transfer(ages[-2].layout.views(ages[-2].theta), ages[-1].layout.views(ages[-1].theta))
     return ages
 
@@ -198,8 +199,8 @@ class _Loop:
         whole = self.ages[age]
         padded = self._padded(rows)
         population = whole.select(padded)
-        columns = self.optimiser.columns(len(whole), whole.device)
-        columns = {name: column[padded] for name, column in columns.items()}
+        columns = self.optimiser.columns(whole.of, whole.device)
+        columns = {name: column[population.index] for name, column in columns.items()}
         state = self.optimiser.init(population.theta)
         if self.average:
             state["average"] = population.theta.clone()

@@ -55,7 +55,7 @@ class Population:
             raise ValueError(f"seeds={list(seeds)!r} is not legal: a population needs at least one")
         models = [_make(make_model, seed) for seed in seeds]
         self.seeds = list(seeds)
-        self.index = list(range(len(seeds)))
+        self.index, self.of = list(range(len(seeds))), len(seeds)
         self.module = models[0]
         self.layout = Layout(self.module)
         self.theta = torch.zeros(len(seeds), self.layout.size)
@@ -96,7 +96,7 @@ class Population:
         return self
 
     def select(self, rows: Sequence[int]) -> "Population":
-        """A population of copies of these rows; `index` still gives each replica's place in the original."""
+        """A population of copies of these rows; `index` and `of` still say which of how many in the original."""
         chosen = copy.copy(self)
         chosen.seeds = [self.seeds[r] for r in rows]
         chosen.index = [self.index[r] for r in rows]

@@ -147,7 +147,8 @@ def plan(config: Config) -> Iterator[lab.Cell]:
     for name, k, noise in (("k=4", 4, 0.0), ("k=3", 3, 0.0), ("noise labels", 4, 1.0)):
         task, steps = tasks.SparseParity(n=config.exact_n, k=k, noise=noise), 400 if noise else config.steps
         # `run` adds the measure, which needs the weights at step 0.
-        yield cell(f"C3/{name}", task, partial(mlp, width=64), optimiser=sgd(), steps=steps, measure=None)
+        c3 = partial(cell, optimiser=sgd(), measure=None, complete=False)
+        yield c3(f"C3/{name}", task, partial(mlp, width=64), steps=steps)
 
     for name, init in (("random starts", None), ("one start", ["one start"] * config.search_seeds)):
         yield cell(f"C4/{name}", parity, seeds=range(config.search_seeds), init=init)

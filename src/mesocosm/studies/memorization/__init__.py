@@ -143,6 +143,7 @@ def make_cell(config: Config, arm: str, width: int, data: TrainingData, swappabl
         settings={"arm": arm, "width": width, "model": list(range(config.models))},
         every=max(1, config.steps // config.checkpoints),
         swappable=swappable,
+        complete=False,
     )
 
 

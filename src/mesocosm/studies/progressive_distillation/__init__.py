@@ -117,9 +117,10 @@ def plan(config: Config) -> Iterable[lab.Cell]:
     for part in dict.fromkeys(config.parts):
         teacher, *others = cells_of(config, part)
         unknown = training.stand_in(partial(teacher.model, teacher.task))
-        yield teacher
+        yield replace(teacher, complete=False)
         for cell in others:
-            yield taught(config, cell, [unknown]) if cell.settings["arm"] in TAUGHT else cell
+            student = cell.settings["arm"] in TAUGHT
+            yield replace(taught(config, cell, [unknown]), complete=False) if student else cell
 
 
 def run(config: Config, lab: "Lab") -> None:

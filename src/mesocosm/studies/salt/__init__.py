@@ -174,10 +174,10 @@ def plan(config: Config) -> Iterable[lab.Cell]:
     }
     for name, arm in arms(config).items():
         if name.startswith("chain/"):
-            cell = on_chain(name, config.chain_width, swappable=True)
+            cell = on_chain(name, config.chain_width, swappable=True, complete=False)
         else:
             student = partial(make_model, config, config.width, config.layers)
-            cell = on_text(name, student, *learning, swappable=True)
+            cell = on_text(name, student, *learning, swappable=True, complete=False)
         stream = cell.stream or training.Online(cell.task, cell.batch_size, cell.seeds)
         yield lessons(config, cell, arm, stream, teachers[arm.teacher]) if arm.teacher else cell
 

@@ -225,6 +225,7 @@ def fine_tunings(config: Config, arm: str, model: Callable[..., Any]) -> Iterabl
             measure=partial(track, config, task, rows=config.rows),
             every=config.fine_tuning_steps,
             swappable=False,
+            complete=False,
         )
 
 

@@ -110,6 +110,7 @@ def generators(
         settings=settings or {},
         every=-(-steps // 4),
         swappable=width is None,
+        complete=False,
     )
 
 
@@ -128,6 +129,7 @@ def verifiers(config: "Config", name: str, seeds: Sequence[int], width: int | No
         batch_size=config.verifier_batch_size,
         every=max(1, config.verifier_steps // 4),
         swappable=width is None,
+        complete=False,
     )
 
 

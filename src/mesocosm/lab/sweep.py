@@ -1,0 +1,123 @@
+"""Grids of runs: a run folder for each point, cells of one shape trained together, and tables over all points."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mesocosm.lab import folder as folders
+from mesocosm.lab import jobs
+from mesocosm.lab.files import UserError, read_json, read_table, write, write_table
+from mesocosm.lab.study import Cell
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from mesocosm.lab.lab import Lab
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A run for every combination of some settings' values."""
+
+    base: folders.Request
+    varied: Mapping[str, tuple]
+    """Values by setting."""
+
+    def points(self) -> dict[str, folders.Request]:
+        """The runs by name, `n=8,steps=200` say; the last setting varies fastest.
+
+        Raises:
+            UserError: for a combination that the study does not allow.
+        """
+        found = {}
+        for values in itertools.product(*self.varied.values()):
+            point = dict(zip(self.varied, values))
+            name = ",".join(f"{field}={told(value)}" for field, value in point.items())
+            try:
+                config = dataclasses.replace(self.base.config, **point)
+            except ValueError as error:
+                raise UserError(f"the point {name} is not legal: {error}") from error
+            found["".join(c if c.isalnum() or c in "=.-_+," else "_" for c in name)] = dataclasses.replace(
+                self.base, config=config
+            )
+        return found
+
+    def identity(self) -> str:
+        """Hash of all that can change a record of any point."""
+        facts = [request.identity() for request in self.points().values()]
+        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=4).hexdigest()
+
+
+def told(value: Any) -> str:
+    """A value as `--vary` reads it: `0.1`, `16+32` of a tuple, `true`."""
+    if isinstance(value, tuple):
+        return "+".join(map(told, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def create(sweep: Sweep, out: Path | None) -> Path:
+    """Make a sweep's folder, or find the unfinished one that goes on.
+
+    Raises:
+        UserError: when `out` holds something else.
+    """
+    facts = {"format": folders.FORMAT, "study": sweep.base.study, "preset": sweep.base.preset}
+    facts |= {"model": sweep.base.model, "config": dataclasses.asdict(sweep.base.config), "varied": dict(sweep.varied)}
+    facts |= {"points": list(sweep.points()), "identity": sweep.identity(), "command": ["mesocosm", *sys.argv[1:]]}
+    return folders.find_or_make(Path("sweeps") / sweep.base.study, out, "sweep", facts)
+
+
+def place(folder: Path, point: str) -> Path:
+    """The run folder of a point."""
+    return folder / "points" / point
+
+
+def groups(sweep: Sweep, folder: Path, lab: "Lab") -> list[dict[jobs.Part, Cell]]:
+    """The cells that can be trained ahead and are not yet, each with those that it can be trained with."""
+    from mesocosm.lab import joining
+
+    study = folders.load_study(sweep.base.study)
+    found: dict[jobs.Part, Cell] = {}
+    for name, request in sweep.points().items():
+        plan = {cell.name: cell for cell in study.plan(request.config)}
+        found |= {part: plan[part.cell] for part in jobs.unfinished(request, place(folder, name))}
+    parts = list(found)
+    return [{parts[i]: found[parts[i]] for i in group} for group in joining.groups(lab, list(found.values()))]
+
+
+def gather(sweep: Sweep, folder: Path) -> tuple["DataFrame", "DataFrame"]:
+    """Records and verdicts of all finished points, with a column for each varied setting; written to the folder."""
+    import pandas
+
+    records, verdicts = [], []
+    for name, request in sweep.points().items():
+        run = place(folder, name)
+        if not folders.finished(run):
+            continue
+        values = {field: getattr(request.config, field) for field in sweep.varied}
+        values = {field: told(v) if isinstance(v, tuple) else v for field, v in values.items()}
+        table = read_table(run / "records.parquet")
+        # A study's records may have a column of that name, of another meaning.
+        free = {f"{field} (varied)" if field in table else field: v for field, v in values.items()}
+        records.append(table.assign(point=name, **free)[["point", *free, *table]])
+        for claim in read_json(run / "verdicts.json")["claims"]:
+            low, high = claim["interval"]
+            control = claim["control"]["verdict"] if claim["control"] else None
+            bound = claim["checks"][0]["bound"] if claim["checks"] else ""
+            found = {"effect": claim["effect"], "low": low, "high": high, "unit": claim["unit"]}
+            found |= {"bound": bound, "control": control}
+            seeds = {"seeds": request.config.seeds} if "seeds" not in values else {}
+            verdicts.append(
+                {"point": name, **values, "claim": claim["id"], "verdict": claim["verdict"], **found, **seeds}
+            )
+    if not records:
+        return pandas.DataFrame(), pandas.DataFrame()
+    whole, judged = pandas.concat(records, ignore_index=True), pandas.DataFrame(verdicts)
+    write_table(folder / "records.parquet", whole)
+    write(folder / "verdicts.csv", judged.to_csv(index=False).encode())
+    return whole, judged
