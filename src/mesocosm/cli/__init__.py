@@ -56,7 +56,10 @@ def parser() -> Parser:
         ("judge", "Judge a run's claims again, from its records."),
         ("draw", "Draw a run's figures again, from its records."),
     ):
-        command(name, help).add_argument("run", type=Path, help="run folder")
+        one = command(name, help)
+        one.add_argument("run", type=Path, help="run folder")
+        if name == "resume":
+            one.add_argument("--shard", action="store_true", help="split each network over torchrun's processes")
     report = command("report", "Make one page over many runs.")
     report.add_argument("runs", nargs="*", type=Path, help="run folders (default: all in runs/)")
     report.add_argument("--to", type=Path, default=Path("report"), help="folder of the page (default: report)")

@@ -37,6 +37,7 @@ class RunOptions(Settings):
     device: Literal["cpu", "cuda"] = setting("cpu", "where to compute")
     compile: bool = setting(False, "compile the training step: slow to start, then faster")
     stack: int | None = setting(None, "replicas to train in lockstep (default: planned); never changes results", low=1)
+    shard: bool = setting(False, "split each network over the processes that torchrun started")
     out: str | None = setting(None, "run folder (default: runs/STUDY/TIME-ID)")
     dry_run: bool = setting(False, "print what it would cost and stop")
     require_supported: bool = setting(False, "exit with status 3 unless every claim is supported")
@@ -61,9 +62,9 @@ def run(study: str, settings: list[str]) -> int:
     return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
 
 
-def resume(run: Path) -> int:
+def resume(run: Path, shard: bool = False) -> int:
     request = folders.read_request(run)
-    options = RunOptions(model=request.model)
+    options = RunOptions(model=request.model, shard=shard)
     if folders.finished(run) and (run / "records.parquet").exists():
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
@@ -147,7 +148,14 @@ def _lab(request: folders.Request, options: RunOptions) -> "Lab":
     if request.model:
         architecture = load_architecture(request.model)
         check_architecture(request.model, architecture, _plan(request))
-    return Lab(None, device=options.device, compile=options.compile, stack=options.stack, architecture=architecture)
+    return Lab(
+        None,
+        device=options.device,
+        compile=options.compile,
+        stack=options.stack,
+        shard=options.shard,
+        architecture=architecture,
+    )
 
 
 def _plan(request: folders.Request) -> list:
@@ -193,6 +201,8 @@ def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]
         if cell.batch_size < processes():
             few = f"batch_size={cell.batch_size} of {cell.name}"
             raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample")
+        if cell.grow and lab.shard:
+            raise UserError(f"--shard is not legal here: {cell.name} grows, and what is sharded keeps its size")
     lab.folder = folder
     if not lab.writes:
         runner.train_all(request, lab)
