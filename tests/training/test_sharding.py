@@ -31,9 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(ProcessExitedException) as death:
         multiprocessing.spawn(of_rank, (2, free_port(), out, "die"), nprocs=2)
     assert death.value.signal_name == signal.SIGKILL.name
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "TICK", 0.0)
-        trained("clipped", Population, Keeper(out / "stacked.safetensors", dies=True))
+        with pytest.raises(KeyboardInterrupt):
+            trained("clipped", Population, Keeper(out / "stacked.safetensors", dies=True))
     multiprocessing.spawn(of_rank, (3, free_port(), out, "resume"), nprocs=3)
     return out
 
@@ -60,7 +61,6 @@ def close(one: Found, other: Found) -> None:
 def test_sharded_replicas_train_as_whole_ones(case: str, count: int, of: Any, whole: Any) -> None:
     first, *others = [results[case] for results in of(count)]
     close(first, whole(case))
-    assert len(first) > 40
     for other in others:
         for name, value in first.items():
             assert torch.equal(value, other[name]) or value.isnan().any(), name
@@ -94,7 +94,7 @@ def test_a_process_holds_its_part(count: int, of: Any) -> None:
     for results in of(count):
         assert results["held"]["theta"] < 1.05 / count
         # Weights thrice (the population's, the training's and the layers'), two moments: no gradient between steps.
-        assert results["held"]["tensors"] < 5.5 / count
+        assert results["held"]["tensors"] < 5.2 / count
 
 
 def test_scalars_are_refused(of: Any) -> None:

@@ -1,6 +1,7 @@
 """One network split over several processes: each holds its shards of weights, gradients and optimiser state."""
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -110,6 +111,8 @@ class ShardedPopulation(Population):
         self.bare = copy.deepcopy(self.module)
         for parameter, view in zip(trained, whole.views(self.theta).values()):
             parameter.data = view[0]
+        # The keys and values that a block of a transformer gives too are views, but nothing changes them in place.
+        warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDPBlock\) returned a view")
         self.root = Applied(self.module, lambda model: None)
         assert dist.group.WORLD
         mesh = DeviceMesh.from_group(dist.group.WORLD, device)
