@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from mesocosm.lab.files import read_tensors, write_tensors
+from mesocosm.lab.lab import Lab
 from mesocosm.models import Transformer
 from mesocosm.tasks import ProbabilisticGrammar
 from mesocosm.training import EMA, SAM, SGD, AdamW, History, Lazy, NormalisedSGD, Population, cross_entropy, loop, train
@@ -101,7 +102,7 @@ def of_rank(rank: int, count: int, port: int, out: Path, then: str) -> None:
     torch.set_num_threads(1)
     loop.TICK = 0.0
     with together("cpu"):
-        results = {"held": held(), "refused": refused()}
+        results = {"held": held(), "refused": refused(), "shards": Lab(None, shard=True).shard}
         for case in CASES:
             results[case] = found(trained(case, ShardedPopulation))
         results["dropout, shared"] = found(trained("dropout", Population))

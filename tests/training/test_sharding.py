@@ -13,7 +13,8 @@ from sharded_processes import CASES, SEEDS, Keeper, found, model, of_rank, train
 from torch import multiprocessing
 from torch.multiprocessing import ProcessExitedException
 
-from mesocosm.training import Population, loop
+from mesocosm.lab.lab import Lab
+from mesocosm.training import SGD, Growth, Population, copy_last, cross_entropy, loop, train
 
 Found = dict[str, Any]
 
@@ -95,6 +96,19 @@ def test_a_process_holds_its_part(count: int, of: Any) -> None:
         assert results["held"]["theta"] < 1.05 / count
         # Weights thrice (the population's, the training's and the layers'), two moments: no gradient between steps.
         assert results["held"]["tensors"] < 5.2 / count
+
+
+def test_one_process_alone_has_nothing_to_shard(of: Any) -> None:
+    assert all(results["shards"] for results in of(2))
+    assert not Lab(None, shard=True).shard
+
+
+def test_growth_is_refused() -> None:
+    population = Population(model, SEEDS)
+    population.sharded = True
+    grow = [Growth(1, model, copy_last)]
+    with pytest.raises(ValueError, match="grow is not legal for sharded replicas"):
+        train(population, None, cross_entropy, SGD(0.1), steps=2, grow=grow)
 
 
 def test_scalars_are_refused(of: Any) -> None:

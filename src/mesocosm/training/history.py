@@ -53,10 +53,10 @@ class History:
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take over what `saved` gave."""
         whole = self.population
-        whole.theta = whole.layout.scattered(tensors["final.theta"].to(whole.device))
+        whole.theta = whole.layout.scattered(tensors["final.theta"]).to(whole.device)
         whole.state = under("final.state.", tensors, whole.device)
         average = tensors.get("final.average")
-        whole.average = None if average is None else whole.layout.scattered(average.to(whole.device))
+        whole.average = None if average is None else whole.layout.scattered(average).to(whole.device)
         if not whole.sharded:
             whole.mappable, whole.reason = facts["mappable"], facts["reason"]
         self.metrics = under("metric.", tensors, "cpu")

@@ -270,8 +270,9 @@ class _Loop:
         stack = self._stack(facts["rows"], facts["live"], facts["age"])
         # An idle twin stays behind when the training goes on sharded.
         places, layout = len(stack.population), stack.population.layout
-        stack.population.theta = layout.scattered(tensors["theta"][:places].to(device))
+        stack.population.theta = layout.scattered(tensors["theta"][:places]).to(device)
         stack.population.state = {n: t[:places] for n, t in under("state.", tensors, device).items()}
-        stack.state = {n: layout.scattered(t[:places]) for n, t in under("optimiser.", tensors, device).items()}
+        rows = under("optimiser.", tensors, "cpu")
+        stack.state = {n: layout.scattered(t[:places]).to(device) for n, t in rows.items()}
         stack.spent = tensors["spent"][:places].clone()
         return stack, tensors["losses"][:, :places].to(device), facts["step"]

@@ -25,13 +25,13 @@ class Layout:
     """Where each trainable parameter of a module lies in its row of P numbers."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.shapes = {name: self.shape_of(p) for name, p in module.named_parameters() if p.requires_grad}
+        self.shapes = {name: self._shape(p) for name, p in module.named_parameters() if p.requires_grad}
         self.widths = [-(-shape.numel() // ALIGNMENT) * ALIGNMENT for shape in self.shapes.values()]
         self.size = sum(self.widths)
         self.whole = self
         """The layout of whole rows, where rows are sharded over processes."""
 
-    def shape_of(self, parameter: Any) -> torch.Size:
+    def _shape(self, parameter: Any) -> torch.Size:
         return parameter.shape
 
     def views(self, rows: Tensor) -> dict[str, Tensor]:

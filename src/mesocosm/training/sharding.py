@@ -33,7 +33,7 @@ class Shards(Layout):
         super().__init__(module)
         self.whole = whole
 
-    def shape_of(self, parameter: Any) -> torch.Size:
+    def _shape(self, parameter: Any) -> torch.Size:
         return parameter.to_local().shape
 
     def norms(self, rows: Tensor, order: float = 2.0) -> Tensor:
@@ -41,8 +41,7 @@ class Shards(Layout):
         return torch.linalg.vector_norm(torch.stack(_of_all(own)), order, dim=0, dtype=torch.float64).to(own.dtype)
 
     def gathered(self, rows: Tensor) -> Tensor:
-        rows_here = len(rows) if parallel.leads() else 0
-        full = torch.zeros(rows_here, self.whole.size)
+        full = torch.zeros(len(rows) if parallel.leads() else 0, self.whole.size)
         views = self.whole.views(full)
         for name in self.shapes:
             parameter = self.joined(name, rows)
