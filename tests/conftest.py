@@ -20,6 +20,13 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="PyTorch finds no CUDA device"))
+
+
 @pytest.fixture(autouse=True)
 def _no_figure_stays_open():
     yield

@@ -1,4 +1,4 @@
-"""The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report`, `sample` and `measure`."""
+"""The door: `mesocosm list`, `show`, `run`, `resume`, `judge`, `draw`, `report`, `sample`, `measure` and `bench`."""
 
 import argparse
 import os
@@ -76,6 +76,12 @@ def parser() -> Parser:
         help="memorization: how much more often models are right about an example that they trained on",
     )
     measure.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm measure WHAT --help`")
+    bench = command("bench", "Time every study, and see where its time goes.")
+    bench.add_argument("what", choices=["studies"], metavar="WHAT", help="studies: time, memory and shares of each")
+    bench.add_argument("--only", nargs="+", metavar="STUDY", default=[], help="studies to run (default: all)")
+    bench.add_argument("--preset", choices=["smoke", "small", "paper"], default="small", help="default: small")
+    to = "folder of the runs and the table; studies that are in it already are not run again (default: bench)"
+    bench.add_argument("--to", type=Path, default=Path("bench"), help=to)
     return whole
 
 
@@ -109,6 +115,10 @@ def _dispatch(command: str, asked: dict) -> int:
         from mesocosm.cli.measure import measure
 
         return measure(**asked)
+    if command == "bench":
+        from mesocosm.cli.bench import bench_studies
+
+        return bench_studies(asked["only"], asked["preset"], asked["to"])
     from mesocosm.cli import runs
 
     return int(getattr(runs, command)(**asked))

@@ -20,6 +20,7 @@ from mesocosm.settings import Settings, setting
 if TYPE_CHECKING:
     from mesocosm.lab.claims import Judgement
     from mesocosm.lab.lab import Lab
+    from mesocosm.lab.study import Cell
 
 console = Console(highlight=False)
 
@@ -35,6 +36,7 @@ class RunOptions(Settings):
     preset: Literal["smoke", "small", "paper"] = setting("small", "seconds, minutes, or the paper's own scale")
     model: str | None = setting(None, "your architecture in place of the study's: package.module:Name")
     device: Literal["cpu", "cuda"] = setting("cpu", "where to compute")
+    precision: Literal["float32", "bfloat16"] = setting("float32", "of products in training; bfloat16 needs a GPU")
     compile: bool = setting(False, "compile the training step: slow to start, then faster")
     stack: int | None = setting(None, "replicas to train in lockstep (default: planned); never changes results", low=1)
     shard: bool = setting(False, "split each network over the processes that torchrun started")
@@ -52,11 +54,12 @@ def run(study: str, settings: list[str]) -> int:
     options, config = parse(f"mesocosm run {study}", summary, settings, *groups)
     from mesocosm.training.parallel import from_leader
 
-    request = folders.Request(study, options.preset, config, options.model)
+    request = folders.Request(study, options.preset, config, options.model, options.precision)
     with _processes(options):
-        lab = _lab(request, options)
+        cells = _plan(request)
+        lab = _lab(request, options, cells)
         if options.dry_run:
-            return _dry_run(request, lab)
+            return _dry_run(request, cells, lab)
         folder = from_leader(lambda: folders.create(request, Path(options.out) if options.out else None))
         judgements = _run(request, folder, lab)
     return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
@@ -64,13 +67,13 @@ def run(study: str, settings: list[str]) -> int:
 
 def resume(run: Path, shard: bool = False) -> int:
     request = folders.read_request(run)
-    options = RunOptions(model=request.model, shard=shard)
+    options = RunOptions(model=request.model, precision=request.precision, shard=shard)
     if folders.finished(run) and (run / "records.parquet").exists():
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
         return draw(run)
     with _processes(options):
-        _run(request, run, _lab(request, options))
+        _run(request, run, _lab(request, options, _plan(request)))
     return 0
 
 
@@ -138,38 +141,55 @@ def _processes(options: RunOptions) -> Iterator[None]:
         yield
 
 
-def _lab(request: folders.Request, options: RunOptions) -> "Lab":
+def _plan(request: folders.Request) -> "list[Cell]":
+    """The trainings of a request; what the study needs besides the package is seen to be there."""
+    from mesocosm.training.parallel import processes
+
+    study = folders.load_study(request.study)
+    try:
+        if study.check:
+            study.check(request.config)
+        cells = list(study.plan(request.config))
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(error) from error
+    for cell in cells:
+        if cell.batch_size < processes():
+            few = f"batch_size={cell.batch_size} of {cell.name}"
+            raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample")
+    return cells
+
+
+def _lab(request: folders.Request, options: RunOptions, cells: "list[Cell]") -> "Lab":
     """A laboratory for the request; device and architecture are checked before any work starts."""
     from mesocosm.lab.lab import Lab
     from mesocosm.lab.runner import check_architecture, check_device, load_architecture
 
     check_device(options.device)
+    if options.precision == "bfloat16" and options.device == "cpu":
+        raise UserError("--precision bfloat16 is not legal on the CPU, which is slower with it: use --device cuda")
+    growing = [cell.name for cell in cells if cell.grow]
+    if options.shard and growing:
+        raise UserError(f"--shard is not legal here: {growing[0]} grows, and what is sharded keeps its size")
     architecture = None
     if request.model:
         architecture = load_architecture(request.model)
-        check_architecture(request.model, architecture, _plan(request))
+        check_architecture(request.model, architecture, cells)
     return Lab(
         None,
         device=options.device,
         compile=options.compile,
         stack=options.stack,
         shard=options.shard,
+        precision=options.precision,
         architecture=architecture,
     )
 
 
-def _plan(request: folders.Request) -> list:
-    try:
-        return list(folders.load_study(request.study).plan(request.config))
-    except (ImportError, ValueError, FileNotFoundError) as error:
-        raise UserError(error) from error
-
-
-def _dry_run(request: folders.Request, lab: "Lab") -> int:
+def _dry_run(request: folders.Request, cells: "list[Cell]", lab: "Lab") -> int:
     from mesocosm.lab.cost import price
     from mesocosm.lab.progress import duration
 
-    prices = price(lab, _plan(request))
+    prices = price(lab, cells)
     table = Table("training", "replicas", "steps", "parameters", "computation", "memory", "time")
     for p in prices:
         numbers = (f"{p.replicas:,}", f"{p.steps:,}", f"{p.parameters:,}", flops(p.flops), size(p.memory))
@@ -195,14 +215,7 @@ def _dry_run(request: folders.Request, lab: "Lab") -> int:
 
 def _run(request: folders.Request, folder: Path, lab: "Lab") -> "list[Judgement]":
     from mesocosm.lab import runner
-    from mesocosm.training.parallel import processes
 
-    for cell in _plan(request):
-        if cell.batch_size < processes():
-            few = f"batch_size={cell.batch_size} of {cell.name}"
-            raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample")
-        if cell.grow and lab.shard:
-            raise UserError(f"--shard is not legal here: {cell.name} grows, and what is sharded keeps its size")
     lab.folder = folder
     if not lab.writes:
         runner.train_all(request, lab)

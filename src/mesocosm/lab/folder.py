@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mesocosm.lab.files import RunError, UserError, read_json, write_json
 from mesocosm.lab.study import Config, Study
@@ -31,10 +31,13 @@ class Request:
     config: Config
     model: str | None = None
     """`package.module:Name` of the architecture that replaces the study's own."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products in training."""
 
     def identity(self) -> str:
         """Hash of all that can change a record."""
         facts = [self.study, dataclasses.asdict(self.config), self.model, version("mesocosm")]
+        facts += [self.precision] if self.precision != "float32" else []
         return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
@@ -82,7 +85,7 @@ def create(request: Request, out: Path | None) -> Path:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"--out {folder} is not an empty folder; choose another")
     facts = {"format": FORMAT, "study": request.study, "preset": request.preset, "model": request.model}
-    facts |= {"config": dataclasses.asdict(request.config), "identity": identity}
+    facts |= {"precision": request.precision, "config": dataclasses.asdict(request.config), "identity": identity}
     write_json(folder / "config.json", facts)
     return folder
 
@@ -111,7 +114,7 @@ def read_request(folder: Path) -> Request:
         config = kind(**values)
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder} was made by another version of {facts['study']}: {error}") from error
-    return Request(facts["study"], facts["preset"], config, facts["model"])
+    return Request(facts["study"], facts["preset"], config, facts["model"], facts.get("precision", "float32"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mesocosm.lab.files import RunError, read_tensors, write_tensors
 from mesocosm.lab.study import Cell
@@ -41,6 +41,7 @@ class Lab:
         compile: bool = False,
         stack: int | None = None,
         shard: bool = False,
+        precision: 'Literal["float32", "bfloat16"]' = "float32",
         architecture: "Callable[[Any], Any] | None" = None,
         progress: "Progress | None" = None,
     ) -> None:
@@ -48,9 +49,11 @@ class Lab:
 
         self.folder, self.device, self.compile, self.stack = folder, device, compile, stack
         self.shard = shard and processes() > 1
-        self.architecture, self.progress = architecture, progress
+        self.precision, self.architecture, self.progress = precision, architecture, progress
         self.log = logging.getLogger("mesocosm.run")
         self.seconds: dict[str, float] = {}
+        self.phases = {"sampling": 0.0, "step": 0.0, "measuring": 0.0}
+        """Where the time went."""
         self.interrupted = False
         self.writes = leads()
         """False in all but one of several processes that train together."""
@@ -94,9 +97,12 @@ class Lab:
             stop=cell.stop,
             stack=self.stack,
             compile=self.compile,
+            precision=self.precision,
             observer=watcher,
         )
         watcher.finish(history)
+        for phase, seconds in history.seconds.items():
+            self.phases[phase] += seconds
         self._tables.append(_history_table(cell, history))
         return history
 
@@ -123,16 +129,20 @@ class Lab:
         path = self.checkpoint(name)
         if path and path.exists():
             tensors, facts = read_tensors(path)
-            self.seconds[name] = facts["seconds"]
-            return tensors
+            return self._spent(name, facts["seconds"], tensors)
         if self.progress:
             self.progress.note(name)
         self.stop_if_interrupted()
         began = time.monotonic()
         tensors = compute()
-        self.seconds[name] = time.monotonic() - began
+        seconds = time.monotonic() - began
         if path and self.writes:
-            write_tensors(path, tensors, {"seconds": self.seconds[name]})
+            write_tensors(path, tensors, {"seconds": seconds})
+        return self._spent(name, seconds, tensors)
+
+    def _spent(self, name: str, seconds: float, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        self.seconds[name] = seconds
+        self.phases["measuring"] += seconds
         return tensors
 
     def records(self) -> "pandas.DataFrame":

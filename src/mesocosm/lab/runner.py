@@ -111,8 +111,12 @@ def run(request: folders.Request, folder: Path, lab: "Lab", console: Console) ->
         "seconds_by_cell": {name: round(s, 3) for name, s in lab.seconds.items()},
     }
     write_json(folder / "environment.json", facts)
+    began = time.monotonic()
     judgements = judge_run(folder)
     draw_run(folder)
+    phases = lab.phases | {"drawing": time.monotonic() - began}
+    phases = {phase: round(seconds, 3) for phase, seconds in phases.items()}
+    write_json(folder / "environment.json", facts | {"seconds_by_phase": phases})
     lab.log.info("done: %s", ", ".join(f"{j.id} {j.verdict}" for j in judgements))
     return judgements
 

@@ -89,6 +89,9 @@ class Study:
     figures: "Callable[[pandas.DataFrame], Iterable[Drawing]]"
     run: "Callable[[Any, Lab], None] | None" = None
     """Trains and measures; trains all cells of the plan where not given."""
+    check: Callable[[Any], None] | None = None
+    """Raises ImportError, OSError or ValueError where something that a run needs is missing: an extra, a file, a model;
+    called before a run is priced or gets its folder."""
     estimate: Callable[[Any], Mapping[str, float]] | None = None
     """Seconds, by name, of what a run does besides training, by rule of thumb: for a price before it starts."""
     departures: Sequence[str] = ()

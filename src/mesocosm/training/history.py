@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mesocosm.training.population import Population
 
+PHASES = ("sampling", "step", "measuring")
+
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and facts (plain JSON values) from which a training goes on."""
 
@@ -24,6 +26,8 @@ class History:
     """By name, `[E, R]` float64; NaN where a replica had stopped or was not measured."""
     diverged: dict[int, int] = field(default_factory=dict)
     """Replica -> first step whose loss was not finite."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    """Where the time went; on a GPU, which works on while the loop goes on, the time of the loop alone."""
 
     def add(self, step: int, rows: Sequence[int], values: dict[str, Tensor]) -> None:
         for name, value in values.items():
@@ -48,7 +52,7 @@ class History:
         tensors |= {f"metric.{n}": t for n, t in self.metrics.items()}
         diverged = {str(replica): step for replica, step in self.diverged.items()}
         facts = {"stack": 1, "first": len(self.population), "mappable": self.population.mappable}
-        return tensors, {**facts, "reason": self.population.reason, "diverged": diverged}
+        return tensors, {**facts, "reason": self.population.reason, "diverged": diverged, "clock": dict(self.seconds)}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take over what `saved` gave."""
@@ -61,6 +65,7 @@ class History:
             whole.mappable, whole.reason = facts["mappable"], facts["reason"]
         self.metrics = under("metric.", tensors, "cpu")
         self.diverged = {int(replica): step for replica, step in facts["diverged"].items()}
+        self.seconds = dict(facts["clock"])
 
 
 def under(prefix: str, tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mesocosm.training import parallel
 from mesocosm.training.averaging import EMA
+from mesocosm.training.capturing import Captured
 from mesocosm.training.gradients import gradients_of
 from mesocosm.training.population import Layout, Population, seeded
 
@@ -67,7 +68,7 @@ def step_of(
         return found if population.sharded else parallel.averaged(*found, batch)
 
     @torch.no_grad()
-    def update(theta: Tensor, state: dict, batch: Any, memory: dict, columns: dict, t: Tensor) -> Tensor:
+    def update(theta: Tensor, memory: dict, state: dict, batch: Any, columns: dict, t: Tensor) -> Tensor:
         gradient, losses = gradients(theta, state, batch)
         if hasattr(optimiser, "ascend"):
             above = optimiser.ascend(theta, gradient, columns, population.layout)
@@ -79,14 +80,16 @@ def step_of(
             average.update(memory["average"], theta, t)
         return losses
 
-    faster = torch.compile(update, dynamic=False) if compile else update
+    faster: Callable[..., Tensor] = torch.compile(update, dynamic=False) if compile else update
+    if population.device.type == "cuda" and population.mappable and parallel.processes() == 1:
+        faster = Captured(faster, population)
 
     def advance(stack: Stack, batch: Any, step: int) -> Tensor:
         current = stack.population
         current.mode(training=True)
         factor = schedule(step) if schedule else 1.0
         columns = stack.columns | {"learning_rate": stack.columns["learning_rate"] * factor}
-        arguments = (current.theta, current.step_state(step), batch, stack.state, columns)
+        arguments = (current.theta, stack.state, current.step_state(step), batch, columns)
         with nullcontext() if current.mappable else seeded(current.step_seed(step), current.device):
             return faster(*arguments, torch.tensor(step + 1, device=current.device))
 

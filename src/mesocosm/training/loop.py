@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from mesocosm.training.growing import Growth
 from mesocosm.training.history import History, Saved, under
 from mesocosm.training.lockstep import Optimiser, Stack, step_of
 from mesocosm.training.population import Population
+from mesocosm.training.precision import mixed
 from mesocosm.training.streams import Online
 
 Measure = Callable[[Population, int], dict[str, Tensor]]
@@ -55,6 +56,7 @@ def train(
     stop: Callable[[dict[str, Tensor]], Tensor] | None = None,
     stack: int | None = None,
     compile: bool = False,
+    precision: Literal["float32", "bfloat16"] = "float32",
     observer: Observer | None = None,
 ) -> History:
     """Train every replica for `steps` steps; `population` holds the final weights afterwards.
@@ -81,6 +83,7 @@ def train(
         stop: says from a measurement which replicas `[R]` are done; each is frozen there.
         stack: replicas in lockstep at once, planned where not given; changes speed and memory, never results.
         compile: compile the step by `torch.compile`; results agree to float tolerance.
+        precision: of matrix products in training; weights, optimiser and measurements are float32 in any case.
     """
     if isinstance(stream, Task):
         if batch_size is None:
@@ -93,6 +96,8 @@ def train(
     if steps < 0:
         raise ValueError(f"steps={steps} is not legal: it must be at least 0")
     ages = _ages(population, grow, steps)
+    if precision == "bfloat16":
+        objective = mixed(objective, population.device)
     every = every or max(1, steps // 100)
     history = History(ages[-1], sorted({*range(0, steps, every), steps}))
     saved = observer.restore() if observer else None
@@ -156,7 +161,9 @@ class _Loop:
         since = max(start - 1, 0) // self.every * self.every
         for step in range(start, total + 1):
             if step == 0 or step == total or step == since + self.every:
+                began = time.perf_counter()
                 done = self._evaluate(stack, losses[: step - since], step)
+                self.history.seconds["measuring"] += time.perf_counter() - began
                 since = step
                 if done.any():
                     self._retire(stack, done)
@@ -170,9 +177,13 @@ class _Loop:
                 break
             if stack.age < len(self.grow) and step == self.grow[stack.age].step:
                 stack = self._grow(stack)
+            began = time.perf_counter()
             batch = self.stream(step, stack.population.index, device)
+            drawn = time.perf_counter()
             stack.spent += self.meter.step(stack.population, batch, step)
             losses[step - since] = self.advances[stack.age](stack, batch, step)
+            self.history.seconds["sampling"] += drawn - began
+            self.history.seconds["step"] += time.perf_counter() - drawn
             due = time.monotonic() >= next_tick
             if self.observer and (parallel.agreed(due) if stack.population.sharded else due):
                 done_before = facts["first"] * total + (step + 1) * len(rows)
