@@ -117,6 +117,7 @@ def test_dry_run_prices_every_training_and_writes_nothing(capsys, tmp_path: Path
         (["run", "tiny", "--wings", "2"], ["--wings"]),
         (["run", "tiny", "--device", "tpu"], ["tpu", "cpu"]),
         (["run", "tiny", "--stack", "0"], ["stack=0", "at least 1"]),
+        (["run", "stacking-midas", "--preset", "smoke", "--shard"], ["--shard", "midas grows"]),
         (["run", "tiny", "--model", "nowhere"], ["nowhere", "package.module:Name"]),
         (["run", "tiny", "--model", "nowhere:Model"], ["nowhere:Model", "nowhere"]),
         (["run", "tiny", "--model", "math:pi2"], ["math:pi2"]),

@@ -1,4 +1,4 @@
-"""The door: `mesocosm list`, `show`, `run`, `sweep`, `resume`, `judge`, `draw`, `report`, `sample`, `measure`, `bench`."""
+"""The door: `mesocosm` with its commands."""
 
 import argparse
 import os
@@ -57,7 +57,10 @@ def parser() -> Parser:
     sweep.add_argument("settings", nargs=argparse.REMAINDER, help="see `mesocosm sweep STUDY --help`")
     resume = command("resume", "Go on with a run that was interrupted.")
     resume.add_argument("run", type=Path, help="run folder")
+    resume.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (default: cpu)")
+    resume.add_argument("--compile", action="store_true", help="compile the training step")
     resume.add_argument("--on", help="spread what is to be trained over a Ray cluster: ray, or ray://HOST:PORT")
+    resume.add_argument("--shard", action="store_true", help="split each network over torchrun's processes")
     for name, help in (
         ("judge", "Judge a run's claims again, from its records."),
         ("draw", "Draw a run's figures again, from its records."),

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -44,6 +44,7 @@ class RunOptions(Settings):
     on: str | None = setting(
         None, "spread trainings over a Ray cluster: ray (RAY_ADDRESS, or here), or ray://HOST:PORT"
     )
+    shard: bool = setting(False, "split each network over the processes that torchrun started")
     out: str | None = setting(None, "run folder (default: runs/STUDY/TIME-ID)")
     dry_run: bool = setting(False, "print what it would cost and stop")
     require_supported: bool = setting(False, "exit with status 3 unless every claim is supported")
@@ -69,9 +70,9 @@ def run(study: str, settings: list[str]) -> int:
     return UNSUPPORTED if options.require_supported and any(j.verdict != "supported" for j in judgements) else 0
 
 
-def resume(run: Path, on: str | None = None) -> int:
+def resume(run: Path, **how: Any) -> int:
     request = folders.read_request(run)
-    options = RunOptions(model=request.model, precision=request.precision, on=on)
+    options = RunOptions(model=request.model, precision=request.precision, **how)
     if folders.finished(run) and (run / "records.parquet").exists():
         console.print(f"{run} is finished; judging and drawing it again")
         judge(run)
@@ -182,6 +183,9 @@ def lab_of(request: folders.Request, options: RunOptions, cells: "list[Cell]") -
     check_device(device)
     if options.precision == "bfloat16" and options.device == "cpu":
         raise UserError("--precision bfloat16 is not legal on the CPU, which is slower with it: use --device cuda")
+    growing = [cell.name for cell in cells if cell.grow]
+    if options.shard and growing:
+        raise UserError(f"--shard is not legal here: {growing[0]} grows, and what is sharded keeps its size")
     architecture = None
     if request.model:
         architecture = load_architecture(request.model)
@@ -191,6 +195,7 @@ def lab_of(request: folders.Request, options: RunOptions, cells: "list[Cell]") -
         device=device,
         compile=options.compile,
         stack=options.stack,
+        shard=options.shard,
         precision=options.precision,
         architecture=architecture,
     )

@@ -29,6 +29,7 @@ class Lab:
 
     Args:
         folder: the run folder; None keeps everything in memory, for pricing and tests.
+        shard: splits every replica over the processes that train together, if there are several.
         architecture: replaces the model of every swappable cell.
     """
 
@@ -39,13 +40,15 @@ class Lab:
         device: str = "cpu",
         compile: bool = False,
         stack: int | None = None,
+        shard: bool = False,
         precision: 'Literal["float32", "bfloat16"]' = "float32",
         architecture: "Callable[[Any], Any] | None" = None,
         progress: "Watcher | None" = None,
     ) -> None:
-        from mesocosm.training.parallel import leads
+        from mesocosm.training.parallel import leads, processes
 
         self.folder, self.device, self.compile, self.stack = folder, device, compile, stack
+        self.shard = shard and processes() > 1
         self.precision, self.architecture, self.progress = precision, architecture, progress
         self.log = logging.getLogger("mesocosm.run")
         self.seconds: dict[str, float] = {}
@@ -59,8 +62,10 @@ class Lab:
     def population(self, cell: Cell) -> "Population":
         """The untrained population of a cell."""
         from mesocosm.training.population import Population
+        from mesocosm.training.sharding import ShardedPopulation
 
-        population = Population(lambda: self.model(cell), cell.init or list(cell.seeds), self.device)
+        kind = ShardedPopulation if self.shard else Population
+        population = kind(lambda: self.model(cell), cell.init or list(cell.seeds), self.device)
         if cell.start:
             cell.start(population)
         return population
@@ -203,10 +208,14 @@ class _Watcher:
         return saved
 
     def tick(self, step: int, fraction: float, alive: int, loss: float, save: "Callable[[], Saved]") -> None:
+        from mesocosm.training.parallel import agreed
+
         now = time.monotonic()
         if self.lab.progress:
             self.lab.progress.update(fraction, step, alive, loss)
-        if self.path and (now - self.saved_at > self.pause or self.lab.interrupted):
+        due = now - self.saved_at > self.pause or self.lab.interrupted
+        # All processes have a part in saving what is sharded.
+        if self.path and (agreed(due) if self.lab.shard else due):
             self._write(save())
             self.saved_at = time.monotonic()
             self.pause = max(CHECKPOINT_SECONDS, 20 * (self.saved_at - now))

@@ -32,6 +32,8 @@ class Checkpoints:
 
     def __call__(self, population: Population, step: int) -> dict[str, Tensor]:
         """Keep what the replicas are at this step, and measure them."""
+        if population.sharded:
+            raise ValueError("Checkpoints are not legal for sharded replicas, of which each process has but a part")
         for place, replica in enumerate(population.index):
             state = {f"state.{name}": value[place].clone() for name, value in population.state.items()}
             self._keep(replica, step, {"theta": population.theta[place].clone(), **state})

@@ -9,6 +9,7 @@ from torch.func import grad_and_value, vmap
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from mesocosm.training.population import Population, row, seeded, stack
+from mesocosm.training.sharding import ShardedPopulation
 
 LARGE = {"cpu": 3e8, "cuda": 3e10}
 """Floating-point operations of a replica's step from which stacking gains nothing. The CPU's figure is measured
@@ -27,6 +28,8 @@ def gradients_of(population: Population, objective: Callable[..., Tensor], funct
     `functional` takes `vmap(grad)`, which `torch.compile` can see through, in place of a mapped forward and one
     backward pass, which are faster eager.
     """
+    if isinstance(population, ShardedPopulation):
+        return population.gradients(objective)
     layout, call = population.layout, population.caller(objective)
 
     def of_row(theta: Tensor, state: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
@@ -84,6 +87,8 @@ def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -
     stepped one by one when a single one does, or when `vmap` can't trace the model; `population.reason` says which.
     Whether replicas are stacked never depends on their number, so that records don't either.
     """
+    if population.sharded:
+        return 1
     population.mode(training=True)
     flops = flops_of_step(population, objective, batch)
     fitting = int(LARGE[population.device.type] // max(flops, 1))

@@ -45,10 +45,11 @@ class History:
 
     def saved(self) -> Saved:
         """The finished training as tensors and facts, from which `train` gives it back at once."""
-        tensors = {"final.theta": self.population.theta}
+        layout = self.population.layout
+        tensors = {"final.theta": layout.gathered(self.population.theta)}
         tensors |= {f"final.state.{n}": t for n, t in self.population.state.items()}
         if self.population.average is not None:
-            tensors["final.average"] = self.population.average
+            tensors["final.average"] = layout.gathered(self.population.average)
         tensors |= {f"metric.{n}": t for n, t in self.metrics.items()}
         diverged = {str(replica): step for replica, step in self.diverged.items()}
         facts = {"stack": 1, "first": len(self.population), "mappable": self.population.mappable}
@@ -57,10 +58,12 @@ class History:
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take over what `saved` gave."""
         whole = self.population
-        whole.theta = tensors["final.theta"].to(whole.device)
+        whole.theta = whole.layout.scattered(tensors["final.theta"]).to(whole.device)
         whole.state = under("final.state.", tensors, whole.device)
-        whole.average = tensors["final.average"].to(whole.device) if "final.average" in tensors else None
-        whole.mappable, whole.reason = facts["mappable"], facts["reason"]
+        average = tensors.get("final.average")
+        whole.average = None if average is None else whole.layout.scattered(average).to(whole.device)
+        if not whole.sharded:
+            whole.mappable, whole.reason = facts["mappable"], facts["reason"]
         self.metrics = under("metric.", tensors, "cpu")
         self.diverged = {int(replica): step for replica, step in facts["diverged"].items()}
         self.seconds = dict(facts["clock"])

@@ -23,7 +23,8 @@ def inherit(population: Population, source: Population) -> list[str]:
         raise ValueError(f"a population of {len(population)} replicas cannot inherit from one of {len(source)}")
     theirs = source.layout.views(source.theta)
     own = population.layout.views(population.theta)
-    shared = [name for name, view in own.items() if name in theirs and theirs[name].shape == view.shape]
+    wanted, given = population.layout.whole.shapes, source.layout.whole.shapes
+    shared = [name for name, shape in wanted.items() if given.get(name) == shape]
     if not shared:
         raise ValueError(f"no parameter agrees in name and shape: {', '.join(own)} with {', '.join(theirs)}")
     for name in shared:

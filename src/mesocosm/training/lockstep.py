@@ -61,17 +61,20 @@ def step_of(
     compile: bool,
 ) -> Callable[[Stack, Any, int], Tensor]:
     """One step of a stack, in place; gives the losses `[R]` before it."""
-    gradients = gradients_of(population, objective, functional=compile)
+    of_part = gradients_of(population, objective, functional=compile)
+
+    def gradients(theta: Tensor, state: dict, batch: Any) -> tuple[Tensor, Tensor]:
+        found = of_part(theta, state, batch)
+        return found if population.sharded else parallel.averaged(*found, batch)
 
     @torch.no_grad()
     def update(theta: Tensor, memory: dict, state: dict, batch: Any, columns: dict, t: Tensor) -> Tensor:
-        gradient, losses = parallel.averaged(*gradients(theta, state, batch), batch)
+        gradient, losses = gradients(theta, state, batch)
         if hasattr(optimiser, "ascend"):
             above = optimiser.ascend(theta, gradient, columns, population.layout)
-            gradient, _ = parallel.averaged(*gradients(above, state, batch), batch)
+            gradient, _ = gradients(above, state, batch)
         if clip is not None:
-            norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-            gradient = gradient * (clip / (norms + 1e-6)).clamp_max(1.0)
+            gradient = gradient * (clip / (population.layout.norms(gradient) + 1e-6)).clamp_max(1.0)
         optimiser.update(theta, gradient, memory, columns, t, population.layout)
         if average:
             average.update(memory["average"], theta, t)

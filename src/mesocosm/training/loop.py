@@ -91,6 +91,8 @@ def train(
         stream = Online(stream, batch_size, population.seeds)
     if compile and parallel.processes() > 1:
         raise ValueError("compile=True is not legal on several processes: leave it out")
+    if grow and population.sharded:
+        raise ValueError("grow is not legal for sharded replicas: leave it out")
     if steps < 0:
         raise ValueError(f"steps={steps} is not legal: it must be at least 0")
     ages = _ages(population, grow, steps)
@@ -183,7 +185,8 @@ class _Loop:
             losses[step - since] = self.advances[stack.age](stack, batch, step)
             self.history.seconds["sampling"] += drawn - began
             self.history.seconds["step"] += time.perf_counter() - drawn
-            if self.observer and time.monotonic() >= next_tick:
+            due = time.monotonic() >= next_tick
+            if self.observer and (parallel.agreed(due) if stack.population.sharded else due):
                 done_before = facts["first"] * total + (step + 1) * len(rows)
                 self.observer.tick(
                     step + 1,
@@ -225,7 +228,8 @@ class _Loop:
         """Record a measurement of the live replicas; which of them are done, `[R]`."""
         live, population = stack.live, stack.population
         bad = ~losses[:, live].isfinite()
-        broken = (bad.any(0) | ~population.theta[live].isfinite().all(1)).cpu()
+        finite = population.layout.norms(population.theta[live], torch.inf).isfinite()[:, 0]
+        broken = (bad.any(0) | ~finite).cpu()
         for i in broken.nonzero().flatten().tolist():
             self.history.diverged[stack.rows[live[i]]] = step - len(losses) + int((~bad[:, i]).long().cumprod(0).sum())
         population.average = stack.state.get("average")
@@ -267,16 +271,20 @@ class _Loop:
 
     def _save(self, stack: Stack, losses: Tensor, facts: dict[str, Any]) -> Saved:
         tensors, finished = self.history.saved()
-        tensors |= {"theta": stack.population.theta, "losses": losses, "spent": stack.spent}
-        tensors |= {f"optimiser.{n}": t for n, t in stack.state.items()}
+        rows = {"theta": stack.population.theta} | {f"optimiser.{n}": t for n, t in stack.state.items()}
+        tensors |= {n: stack.population.layout.gathered(t) for n, t in rows.items()}
+        tensors |= {"losses": losses, "spent": stack.spent}
         tensors |= {f"state.{n}": t for n, t in stack.population.state.items()}
         return tensors, {**finished, **facts, "rows": stack.rows, "live": stack.live, "age": stack.age}
 
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[Stack, Tensor, int]:
         device = self.history.population.device
         stack = self._stack(facts["rows"], facts["live"], facts["age"])
-        stack.population.theta = tensors["theta"].to(device)
-        stack.population.state = under("state.", tensors, device)
-        stack.state = under("optimiser.", tensors, device)
-        stack.spent = tensors["spent"].clone()
-        return stack, tensors["losses"].to(device), facts["step"]
+        # An idle twin stays behind when the training goes on sharded.
+        places, layout = len(stack.population), stack.population.layout
+        stack.population.theta = layout.scattered(tensors["theta"][:places]).to(device)
+        stack.population.state = {n: t[:places] for n, t in under("state.", tensors, device).items()}
+        rows = under("optimiser.", tensors, "cpu")
+        stack.state = {n: layout.scattered(t[:places]).to(device) for n, t in rows.items()}
+        stack.spent = tensors["spent"][:places].clone()
+        return stack, tensors["losses"][:, :places].to(device), facts["step"]

@@ -39,7 +39,7 @@ class NormalisedSGD(_Optimiser):
     ) -> None:
         """Update in place; `columns` as from `columns()`, the rate already scheduled."""
         # Squares of small gradients would underflow.
-        largest = gradient.abs().amax(1, keepdim=True)
+        largest = layout.norms(gradient, torch.inf)
         scaled = gradient / torch.where(largest > 0, largest, 1)
-        norms = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(1)
+        norms = layout.norms(scaled).clamp_min(1)
         theta.addcmul_(scaled / norms, columns["learning_rate"], value=-1)

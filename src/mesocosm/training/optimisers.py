@@ -134,6 +134,6 @@ class Lazy(_Optimiser):
         self.optimiser.update(theta, gradient, state, columns, t, layout)
         idle = torch.zeros_like(gradient, dtype=torch.bool)
         for part, kept in zip(gradient.split(layout.widths, 1), idle.split(layout.widths, 1)):
-            kept |= (part == 0).all(1, keepdim=True)
+            kept |= layout.norms(part, torch.inf) == 0
         for tensor, old in zip((theta, *state.values()), before):
             tensor.copy_(torch.where(idle, old, tensor))

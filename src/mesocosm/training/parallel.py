@@ -78,14 +78,32 @@ def averaged(gradient: Tensor, losses: Tensor, batch: Any) -> tuple[Tensor, Tens
     """
     if processes() == 1:
         return gradient, losses
-    if hasattr(batch, "weights"):
-        size = batch.weights.reshape(len(losses), -1).sum(1)
-    else:
-        size = torch.full_like(losses, batch[0].shape[1])
+    size = _counted(batch).to(losses)
     sums = torch.cat([gradient, losses[:, None], torch.ones_like(losses)[:, None]], 1) * size[:, None]
     dist.all_reduce(sums)
     means = sums / sums[:, -1:].clamp_min(1e-12)
     return means[:, :-2].contiguous(), means[:, -2]
+
+
+def shares(batch: Any) -> Tensor:
+    """This process's part of what the means over the whole batch `[R, B, ...]` count, `[R]`; they sum to 1."""
+    own = _counted(batch)
+    whole = own.clone()
+    dist.all_reduce(whole)
+    return own / whole.clamp_min(1e-12)
+
+
+def _counted(batch: Any) -> Tensor:
+    """Samples or tokens that the mean over a batch `[R, B, ...]` counts, `[R]`."""
+    if hasattr(batch, "weights"):
+        return batch.weights.flatten(1).sum(1)
+    replicas, samples = batch[0].shape[:2]
+    return torch.full((replicas,), float(samples), device=batch[0].device)
+
+
+def agreed(answer: bool) -> bool:
+    """The leading process's answer, in all of them."""
+    return bool(total(torch.tensor(int(answer and leads()))))
 
 
 def total(counts: Tensor) -> Tensor:

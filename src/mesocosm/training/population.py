@@ -25,9 +25,14 @@ class Layout:
     """Where each trainable parameter of a module lies in its row of P numbers."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.shapes = {name: p.shape for name, p in module.named_parameters() if p.requires_grad}
+        self.shapes = {name: self._shape(p) for name, p in module.named_parameters() if p.requires_grad}
         self.widths = [-(-shape.numel() // ALIGNMENT) * ALIGNMENT for shape in self.shapes.values()]
         self.size = sum(self.widths)
+        self.whole = self
+        """The layout of whole rows, where rows are sharded over processes."""
+
+    def _shape(self, parameter: Any) -> torch.Size:
+        return parameter.shape
 
     def views(self, rows: Tensor) -> dict[str, Tensor]:
         """Parameters by name, `[..., *shape]`, as views of `rows` `[..., P]`."""
@@ -36,6 +41,18 @@ class Layout:
             name: part[..., : shape.numel()].unflatten(-1, shape) if shape else part[..., 0]
             for part, (name, shape) in zip(parts, self.shapes.items())
         }
+
+    def norms(self, rows: Tensor, order: float = 2.0) -> Tensor:
+        """Norms `[R, 1]` of whole rows, of which `rows` `[R, P]` are this process's shards."""
+        return torch.linalg.vector_norm(rows, order, dim=1, keepdim=True)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Whole rows from every process's shards, in the leading process; none, `[0, P]`, in others."""
+        return rows
+
+    def scattered(self, rows: Tensor) -> Tensor:
+        """This process's shards of whole rows."""
+        return rows
 
 
 class Population:
@@ -49,6 +66,9 @@ class Population:
         make_model: makes one network; called once a seed, with PyTorch's generator seeded by that seed alone.
         seeds: one key a replica; equal keys give equal initial weights.
     """
+
+    sharded = False
+    """Whether the replicas are split over several processes (`training.sharding`)."""
 
     def __init__(self, make_model: Callable[[], nn.Module], seeds: Sequence[int | str], device: str = "cpu") -> None:
         if not len(seeds):

@@ -60,12 +60,12 @@ class SAM(_Optimiser):
         """The weights `[R, P]` at which the step's gradient is to be taken."""
         if self.only is not every:
             gradient = gradient * _mask(layout, self.only).to(theta.device)
-        return theta + columns["rho"] * _direction(theta, gradient, self.adaptive)
+        return theta + columns["rho"] * _direction(theta, gradient, self.adaptive, layout.norms)
 
 
-def _direction(weights: Tensor, gradient: Tensor, adaptive: bool) -> Tensor:
+def _direction(weights: Tensor, gradient: Tensor, adaptive: bool, norms: Callable[[Tensor], Tensor]) -> Tensor:
     scaled = weights.abs() * gradient if adaptive else gradient
-    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp_min(1e-12)
+    norm = norms(scaled).clamp_min(1e-12)
     return (weights.abs() * scaled if adaptive else scaled) / norm
 
 
@@ -93,7 +93,7 @@ def uphill(model: nn.Module, rho: float, adaptive: bool = False, only: Callable[
     before = [p.detach().clone() for p in moved]
     weights = torch.cat([p.flatten() for p in before])
     gradient = torch.cat([p.grad.flatten() for p in moved if p.grad is not None])
-    steps = (rho * _direction(weights, gradient, adaptive)).split([p.numel() for p in moved])
+    steps = (rho * _direction(weights, gradient, adaptive, torch.linalg.vector_norm)).split([p.numel() for p in moved])
     with torch.no_grad():
         for parameter, step in zip(moved, steps):
             parameter.add_(step.view_as(parameter))
