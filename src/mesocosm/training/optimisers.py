@@ -15,6 +15,11 @@ Rate = float | Sequence[float]
 """One number for all replicas, or one a replica."""
 
 
+def _any(rate: Rate) -> bool:
+    # In plain Python, which torch.compile sees through.
+    return any(rate) if isinstance(rate, Sequence) else rate != 0
+
+
 class _Optimiser:
     def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]:
         """Per-replica hyper-parameters as columns `[R, 1]`.
@@ -46,7 +51,7 @@ class SGD(_Optimiser):
     nesterov: bool = False
 
     def init(self, theta: Tensor) -> dict[str, Tensor]:
-        return {"momentum": torch.zeros_like(theta)} if torch.as_tensor(self.momentum).any() else {}
+        return {"momentum": torch.zeros_like(theta)} if _any(self.momentum) else {}
 
     def update(
         self,
@@ -58,7 +63,7 @@ class SGD(_Optimiser):
         layout: Layout,
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
-        if torch.as_tensor(self.weight_decay).any():
+        if _any(self.weight_decay):
             gradient = torch.addcmul(gradient, theta, columns["weight_decay"])
         if "momentum" in state:
             state["momentum"].mul_(columns["momentum"]).add_(gradient)
