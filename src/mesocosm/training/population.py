@@ -1,7 +1,7 @@
 """Replicas of one architecture in lockstep: their parameters are the rows of one matrix."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -36,6 +36,16 @@ class Layout:
             name: part[..., : shape.numel()].unflatten(-1, shape) if shape else part[..., 0]
             for part, (name, shape) in zip(parts, self.shapes.items())
         }
+
+    def rows(self, tensors: Iterable[Tensor]) -> Tensor:
+        """Rows `[..., P]` of one tensor `[..., *shape]` a parameter, in order; the inverse of `views`."""
+        parts = []
+        for tensor, width, shape in zip(tensors, self.widths, self.shapes.values()):
+            part = tensor.flatten(-len(shape)) if shape else tensor.unsqueeze(-1)
+            parts.append(part)
+            if width > shape.numel():
+                parts.append(part.new_zeros(1).expand(*part.shape[:-1], width - shape.numel()))
+        return torch.cat(parts, dim=-1)
 
 
 class Population:
