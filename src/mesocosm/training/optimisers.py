@@ -98,13 +98,21 @@ class AdamW(_Optimiser):
         layout: Layout,
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
+        rate, (beta1, beta2) = columns["learning_rate"], self.betas
+        if _any(self.weight_decay):
+            theta.mul_(1 - rate * columns["weight_decay"])
+        if not torch.compiler.is_compiling():
+            # PyTorch's fused kernel takes one rate, so it makes a step of rate 1 from 0, which every row then scales.
+            step = torch.zeros_like(theta)
+            options = {"lr": 1.0, "beta1": beta1, "beta2": beta2, "weight_decay": 0.0, "eps": self.eps}
+            moments = [[state["mean"]], [state["square"]], []]
+            torch._fused_adamw_([step], [gradient], *moments, [t.float()], **options, amsgrad=False, maximize=False)
+            theta.addcmul_(step, rate)
+            return
         t = t.double()
-        beta1, beta2 = self.betas
-        rate = columns["learning_rate"]
         state["mean"].lerp_(gradient, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = state["square"].sqrt().div_((1 - beta2**t).sqrt()).add_(self.eps)
-        theta.mul_(1 - rate * columns["weight_decay"])
         theta.addcdiv_(state["mean"] * (rate / (1 - beta1**t)), spread, value=-1)
 
 
