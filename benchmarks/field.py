@@ -25,8 +25,8 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from engine import PARITY, TRANSFORMER, Setting, operations, spread
@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from mesocosm.models import MLP, Transformer
 from mesocosm.seeding import generator
 from mesocosm.tasks import MarkovChains, SparseParity
+from mesocosm.tasks.base import Task
 from mesocosm.training import SGD, AdamW, Online, Population, cross_entropy, hinge, train
 
 Span = Callable[[], int]
@@ -50,7 +51,6 @@ class Field:
     """Of a population in one span; single models take ten times as many in all."""
     jax: str | None = None
     standin: Callable[[Setting, str], Callable[[], None]] | None = None
-    sampled: list[float] = field(default_factory=list)
 
 
 def ordinary(setting: Setting, device: str) -> Callable[[], None]:
@@ -144,7 +144,7 @@ class Trained:
         self.at, self.device, self.compile = at, device, compile
         self.turns: queue.Queue = queue.Queue()
         self.done: queue.Queue = queue.Queue()
-        self.seconds = 0.0
+        self.seconds, self.together = 0.0, 0
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -166,6 +166,8 @@ class Trained:
         def pause(population: Population, step: int) -> dict:
             if step:
                 self.done.put(None)
+            # Replicas whose step fills the device are trained one after the other.
+            self.together = min(len(population), replicas)
             self.turns.get()
             self.seconds = 0.0
             return {}
@@ -187,7 +189,7 @@ class Trained:
         error = self.done.get()
         if error:
             raise error
-        return self.at.steps * self.at.replicas
+        return self.at.steps * self.together
 
 
 class Jax:
@@ -332,6 +334,36 @@ MARKOV = Setting(
     lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1),
     64,
 )
+
+
+class TokenBatch(NamedTuple):
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Task):
+    """Uniform tokens, in the shape of zoology's multi-query recall."""
+
+    input_shape = (64,)
+    output_shape = (64, 256)
+    tokens = tuple(map(str, range(256)))
+
+    def sample(self, size: int, generator: torch.Generator) -> TokenBatch:
+        inputs = torch.randint(256, (size, 64), generator=generator)
+        return TokenBatch(inputs, inputs.flip(1), torch.ones(size, 64))
+
+
+ZOOLOGY = Setting(
+    "transformer 2 layers, width 128, one head, 32 x 64 tokens of 256, AdamW",
+    Tokens(),
+    lambda: Transformer(d_vocab=256, max_length=64, d_model=128, n_heads=1, n_layers=2, tied=True),
+    cross_entropy,
+    AdamW(1e-3, weight_decay=0.01),
+    lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+    32,
+)
 FIELDS = {
     "parity": Field(PARITY, 64, 64, jax="parity"),
     "transformer": Field(TRANSFORMER, 8, 4, jax="transformer"),
@@ -342,6 +374,7 @@ FIELDS = {
         2,
         standin=lambda setting, device: loaded(setting, device, GatheringTransformer(2, 100, 16), copies=10),
     ),
+    "zoology": Field(ZOOLOGY, 1, 4, standin=loaded),
 }
 
 

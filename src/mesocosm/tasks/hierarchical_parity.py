@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
+from mesocosm.tasks.base import CompactTask
 from mesocosm.tasks.parity import byte_signs, cube
 
 __all__ = ["HierarchicalParity"]
@@ -22,7 +22,7 @@ class HierarchicalParityBatch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HierarchicalParity(Task):
+class HierarchicalParity(CompactTask):
     """Uniform ±1 bits labelled by the leaf of a complete binary tree that a parity at each node leads to.
 
                   node 0: x1 x2 x3
@@ -81,16 +81,13 @@ class HierarchicalParity(Task):
         """Accuracy of a guess."""
         return 1 / self.n_classes
 
-    def sample(self, size: int, generator: torch.Generator) -> HierarchicalParityBatch:
-        return self.read(*self.draw(size, generator))
-
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor]:
         """The bits `[B, n]` int8."""
         return (byte_signs(size, self.n, generator),)
 
-    def read(self, signs: Tensor) -> HierarchicalParityBatch:
+    def read(self, *drawn: Tensor) -> HierarchicalParityBatch:
         """The batch of the bits that were drawn, `[..., n]`."""
-        return self.label(signs.float())
+        return self.label(drawn[0].float())
 
     def enumerate(self) -> HierarchicalParityBatch:
         """Every input once, in the order of `cube`; raises `ValueError` for n > 20."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
+from mesocosm.tasks.base import CompactTask
 
 __all__ = ["BlockParity", "SparseParity"]
 
@@ -45,7 +45,7 @@ def cube(n: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseParity(Task):
+class SparseParity(CompactTask):
     """Uniform ±1 bits labelled by the product of the first k of n: flat error for long, then a sudden drop.
 
     Which k coordinates count is a matter of naming, since the inputs are exchangeable; here they come first. Samples
@@ -88,19 +88,17 @@ class SparseParity(Task):
         """Probability that the best predictor, the clean parity, misses a noisy label."""
         return self.noise / 2
 
-    def sample(self, size: int, generator: torch.Generator) -> ParityBatch:
-        return self.read(*self.draw(size, generator))
-
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The bits `[B, n]` int8, and with noise which labels are flipped `[B]` bool."""
         signs = byte_signs(size, self.n, generator)
         return (signs, torch.rand(size, generator=generator) < self.noise / 2) if self.noise else (signs,)
 
-    def read(self, signs: Tensor, flipped: Tensor | None = None) -> ParityBatch:
-        """The batch of what was drawn, `[..., n]` and `[...]`."""
+    def read(self, *drawn: Tensor) -> ParityBatch:
+        """The batch of what was drawn, `[..., n]` and with noise `[...]`."""
+        signs, *flipped = drawn
         inputs = signs.float()
         clean = inputs[..., self.relevant].prod(dim=-1)
-        targets = clean if flipped is None else torch.where(flipped, -clean, clean)
+        targets = torch.where(flipped[0], -clean, clean) if flipped else clean
         return ParityBatch(inputs, targets, torch.ones_like(clean), clean)
 
     def enumerate(self) -> ParityBatch:

@@ -104,9 +104,21 @@ class AdamW(_Optimiser):
         if not torch.compiler.is_compiling():
             # PyTorch's fused kernel takes one rate, so it makes a step of rate 1 from 0, which every row then scales.
             step = torch.zeros_like(theta)
-            options = {"lr": 1.0, "beta1": beta1, "beta2": beta2, "weight_decay": 0.0, "eps": self.eps}
-            moments = [[state["mean"]], [state["square"]], []]
-            torch._fused_adamw_([step], [gradient], *moments, [t.float()], **options, amsgrad=False, maximize=False)
+            torch._fused_adamw_(
+                [step],
+                [gradient],
+                [state["mean"]],
+                [state["square"]],
+                max_exp_avg_sqs=[],
+                state_steps=[t.float()],
+                lr=1.0,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=0.0,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
             theta.addcmul_(step, rate)
             return
         t = t.double()
