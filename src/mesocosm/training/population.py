@@ -189,6 +189,8 @@ class Population:
 
     def step_state(self, step: int) -> dict[str, Tensor]:
         """Frozen parameters, buffers and this step's dropout keys by name, `[R, ...]`."""
+        if not self.dropout_keys:
+            return self.state
         shift = _shift(step)
         return self.state | {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
 
