@@ -70,6 +70,22 @@ class Task(Settings):
         return datasets.Dataset.from_dict({name: field.numpy() for name, field in zip(batch._fields, batch)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompactTask(Task):
+    """A task that draws what is random in its samples as few bytes, and reads them later, for many replicas at once."""
+
+    def sample(self, size: int, generator: torch.Generator) -> Batch:
+        return self.read(*self.draw(size, generator))
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What is random in `size` samples: tensors `[B, ...]`."""
+        raise NotImplementedError
+
+    def read(self, *drawn: Tensor) -> Batch:
+        """The batch of what was drawn, of any leading shape."""
+        raise NotImplementedError
+
+
 def share_counts(size: int, shares: Sequence[float]) -> Tensor:
     """How many of `size` samples belong to each of `shares`, in proportion and in sum `size`; int64."""
     ends = torch.tensor(shares, dtype=torch.float64).cumsum(0)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
-from mesocosm.tasks.parity import cube, random_signs
+from mesocosm.tasks.base import CompactTask
+from mesocosm.tasks.parity import byte_signs, cube
 
 __all__ = ["HierarchicalParity"]
 
@@ -22,7 +22,7 @@ class HierarchicalParityBatch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HierarchicalParity(Task):
+class HierarchicalParity(CompactTask):
     """Uniform ±1 bits labelled by the leaf of a complete binary tree that a parity at each node leads to.
 
                   node 0: x1 x2 x3
@@ -81,25 +81,30 @@ class HierarchicalParity(Task):
         """Accuracy of a guess."""
         return 1 / self.n_classes
 
-    def sample(self, size: int, generator: torch.Generator) -> HierarchicalParityBatch:
-        return self.label(random_signs(size, self.n, generator))
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor]:
+        """The bits `[B, n]` int8."""
+        return (byte_signs(size, self.n, generator),)
+
+    def read(self, *drawn: Tensor) -> HierarchicalParityBatch:
+        """The batch of the bits that were drawn, `[..., n]`."""
+        return self.label(drawn[0].float())
 
     def enumerate(self) -> HierarchicalParityBatch:
         """Every input once, in the order of `cube`; raises `ValueError` for n > 20."""
         return self.label(cube(self.n))
 
     def label(self, inputs: Tensor) -> HierarchicalParityBatch:
-        """The batch of given inputs `[B, n]` of ±1."""
-        nodes = inputs[:, self.supports].prod(-1)
-        node, path = torch.zeros(len(inputs), dtype=torch.int64), []
+        """The batch of given inputs `[..., n]` of ±1."""
+        nodes = inputs[..., self.supports].prod(-1)
+        node, path = torch.zeros(inputs.shape[:-1], dtype=torch.int64, device=inputs.device), []
         for _ in range(self.n_classes.bit_length() - 1):
             path.append(node)
-            went_right = nodes.gather(1, node[:, None])[:, 0] < 0
+            went_right = nodes.gather(-1, node[..., None])[..., 0] < 0
             node = 2 * node + 1 + went_right.long()
         return HierarchicalParityBatch(
             inputs,
             targets=node - (self.n_classes - 1),
-            weights=torch.ones(len(inputs)),
+            weights=torch.ones_like(inputs[..., 0]),
             nodes=nodes,
-            path=torch.stack(path, dim=1),
+            path=torch.stack(path, dim=-1),
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import Task
+from mesocosm.tasks.base import CompactTask
 
 __all__ = ["BlockParity", "SparseParity"]
 
@@ -22,9 +22,14 @@ class ParityBatch(NamedTuple):
 
 def random_signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Fair ±1 numbers, `[rows, columns]` float32, sixty-four from each word of the generator."""
+    return byte_signs(rows, columns, generator).float()
+
+
+def byte_signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """The same as int8."""
     words = torch.empty(-(-rows * columns // 64), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     bits = numpy.unpackbits(words.numpy().view(numpy.uint8), count=rows * columns)
-    return torch.from_numpy(1 - 2 * bits.view(numpy.int8)).view(rows, columns).float()
+    return torch.from_numpy(1 - 2 * bits.view(numpy.int8)).view(rows, columns)
 
 
 def cube(n: int) -> Tensor:
@@ -40,7 +45,7 @@ def cube(n: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseParity(Task):
+class SparseParity(CompactTask):
     """Uniform ±1 bits labelled by the product of the first k of n: flat error for long, then a sudden drop.
 
     Which k coordinates count is a matter of naming, since the inputs are exchangeable; here they come first. Samples
@@ -83,14 +88,18 @@ class SparseParity(Task):
         """Probability that the best predictor, the clean parity, misses a noisy label."""
         return self.noise / 2
 
-    def sample(self, size: int, generator: torch.Generator) -> ParityBatch:
-        inputs = random_signs(size, self.n, generator)
-        clean = inputs[:, self.relevant].prod(dim=1)
-        targets = clean
-        if self.noise:
-            flipped = torch.rand(size, generator=generator) < self.noise / 2
-            targets = torch.where(flipped, -clean, clean)
-        return ParityBatch(inputs, targets, torch.ones(size), clean)
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The bits `[B, n]` int8, and with noise which labels are flipped `[B]` bool."""
+        signs = byte_signs(size, self.n, generator)
+        return (signs, torch.rand(size, generator=generator) < self.noise / 2) if self.noise else (signs,)
+
+    def read(self, *drawn: Tensor) -> ParityBatch:
+        """The batch of what was drawn, `[..., n]` and with noise `[...]`."""
+        signs, *flipped = drawn
+        inputs = signs.float()
+        clean = inputs[..., self.relevant].prod(dim=-1)
+        targets = torch.where(flipped[0], -clean, clean) if flipped else clean
+        return ParityBatch(inputs, targets, torch.ones_like(clean), clean)
 
     def enumerate(self) -> ParityBatch:
         """Every input once, in the order of `cube`, with noiseless labels; raises `ValueError` for n > 20."""

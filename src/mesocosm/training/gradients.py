@@ -46,10 +46,7 @@ def gradients_of(population: Population, objective: Callable[..., Tensor], funct
             else:
                 losses = call(leaves, state, batch)
             grads = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-        rows = torch.zeros_like(theta)
-        for view, grad in zip(layout.views(rows).values(), grads):
-            view.copy_(grad)
-        return rows, losses.detach()
+        return layout.rows(grads), losses.detach()
 
     def one_by_one(theta: Tensor, state: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
         single = of_row if functional else mapped

@@ -15,6 +15,11 @@ Rate = float | Sequence[float]
 """One number for all replicas, or one a replica."""
 
 
+def _any(rate: Rate) -> bool:
+    # In plain Python, which torch.compile sees through.
+    return any(rate) if isinstance(rate, Sequence) else rate != 0
+
+
 class _Optimiser:
     def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]:
         """Per-replica hyper-parameters as columns `[R, 1]`.
@@ -46,7 +51,7 @@ class SGD(_Optimiser):
     nesterov: bool = False
 
     def init(self, theta: Tensor) -> dict[str, Tensor]:
-        return {"momentum": torch.zeros_like(theta)} if torch.as_tensor(self.momentum).any() else {}
+        return {"momentum": torch.zeros_like(theta)} if _any(self.momentum) else {}
 
     def update(
         self,
@@ -58,7 +63,7 @@ class SGD(_Optimiser):
         layout: Layout,
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
-        if torch.as_tensor(self.weight_decay).any():
+        if _any(self.weight_decay):
             gradient = torch.addcmul(gradient, theta, columns["weight_decay"])
         if "momentum" in state:
             state["momentum"].mul_(columns["momentum"]).add_(gradient)
@@ -93,13 +98,33 @@ class AdamW(_Optimiser):
         layout: Layout,
     ) -> None:
         """Update number `t` (from 1), in place; `columns` as from `columns()`, the rate already scheduled."""
+        rate, (beta1, beta2) = columns["learning_rate"], self.betas
+        if _any(self.weight_decay):
+            theta.mul_(1 - rate * columns["weight_decay"])
+        if not torch.compiler.is_compiling():
+            # PyTorch's fused kernel takes one rate, so it makes a step of rate 1 from 0, which every row then scales.
+            step = torch.zeros_like(theta)
+            torch._fused_adamw_(
+                [step],
+                [gradient],
+                [state["mean"]],
+                [state["square"]],
+                max_exp_avg_sqs=[],
+                state_steps=[t.float()],
+                lr=1.0,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=0.0,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
+            theta.addcmul_(step, rate)
+            return
         t = t.double()
-        beta1, beta2 = self.betas
-        rate = columns["learning_rate"]
         state["mean"].lerp_(gradient, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = state["square"].sqrt().div_((1 - beta2**t).sqrt()).add_(self.eps)
-        theta.mul_(1 - rate * columns["weight_decay"])
         theta.addcdiv_(state["mean"] * (rate / (1 - beta1**t)), spread, value=-1)
 
 

@@ -1,7 +1,7 @@
 """Replicas of one architecture in lockstep: their parameters are the rows of one matrix."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -53,6 +53,16 @@ class Layout:
     def scattered(self, rows: Tensor) -> Tensor:
         """This process's shards of whole rows."""
         return rows
+
+    def rows(self, tensors: Iterable[Tensor]) -> Tensor:
+        """Rows `[..., P]` of one tensor `[..., *shape]` a parameter, in order; the inverse of `views`."""
+        parts = []
+        for tensor, width, shape in zip(tensors, self.widths, self.shapes.values()):
+            part = tensor.flatten(-len(shape)) if shape else tensor.unsqueeze(-1)
+            parts.append(part)
+            if width > shape.numel():
+                parts.append(part.new_zeros(1).expand(*part.shape[:-1], width - shape.numel()))
+        return torch.cat(parts, dim=-1)
 
 
 class Population:
@@ -199,6 +209,8 @@ class Population:
 
     def step_state(self, step: int) -> dict[str, Tensor]:
         """Frozen parameters, buffers and this step's dropout keys by name, `[R, ...]`."""
+        if not self.dropout_keys:
+            return self.state
         shift = _shift(step)
         return self.state | {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.seeding import generator
-from mesocosm.tasks.base import Task
+from mesocosm.tasks.base import CompactTask, Task
 from mesocosm.training.parallel import share
 
 __all__ = ["Epochs", "Online", "Shared"]
@@ -20,6 +20,8 @@ def kinds_of(stream: Any, step: int, index: Sequence[int]) -> list[Any]:
 
 class Online:
     """Fresh samples at every step, drawn in chunks of steps so that sampling stays a small part of a step.
+
+    A `CompactTask` is drawn in chunks and read step by step, for all replicas at once.
 
     Args:
         task: one task for all replicas, or one a replica (of equal shapes).
@@ -35,6 +37,8 @@ class Online:
         if len(self.tasks) != len(seeds):
             raise ValueError(f"{len(self.tasks)} tasks for {len(seeds)} seeds: give one task, or one a replica")
         self.batch_size, self.seeds, self.chunk = batch_size, list(seeds), chunk
+        first = self.tasks[0]
+        self._reader = first if isinstance(first, CompactTask) and all(t == first for t in self.tasks) else None
         self._key: tuple | None = None
         self._chunk: Any = None
 
@@ -44,13 +48,16 @@ class Online:
         if self._key != (number, tuple(index), device):
             self._key, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
         # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
-        return share(self._chunk._make(field[:, :, offset].contiguous() for field in self._chunk))
+        fields = (field[:, :, offset] for field in self._chunk)
+        return share(self._reader.read(*fields) if self._reader else self._chunk._make(map(Tensor.contiguous, fields)))
 
     def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
-        """A chunk as a batch `[R, B, C, ...]`."""
+        """A chunk of samples, or of what was drawn for them, `[R, B, C, ...]`."""
         size, shape = self.chunk * self.batch_size, (self.batch_size, self.chunk)
-        samples = [self.tasks[r].sample(size, generator(self.seeds[r], "data", number)) for r in index]
-        return samples[0]._make(torch.stack(fields).to(device).unflatten(1, shape) for fields in zip(*samples))
+        draw = lambda r: self._reader.draw if self._reader else self.tasks[r].sample
+        samples: list[Any] = [draw(r)(size, generator(self.seeds[r], "data", number)) for r in index]
+        fields = [torch.stack(parts).to(device).unflatten(1, shape) for parts in zip(*samples)]
+        return fields if self._reader else samples[0]._make(fields)
 
 
 class Epochs:
