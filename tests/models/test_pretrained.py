@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from mesocosm.models import LanguageModel, load_pretrained
+from mesocosm.models import LanguageModel, check_pretrained, load_pretrained
 from mesocosm.models.pretrained import _packaged
 
 PROMPTS, CANDIDATES = ["the capital of France is", "press the"], [" Paris", " button"]
@@ -200,6 +200,25 @@ def test_what_is_not_installed_is_named(saved: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"^transformers is not installed: pip install 'mesocosm\[language\]'$"):
         load_pretrained(saved)
+
+
+def test_what_is_missing_is_seen_without_reading_weights_or_using_the_network(
+    saved: Path, gguf_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the network is used"))
+    for name in (saved, gguf_file, "some/model"):
+        check_pretrained(name)
+    with pytest.raises(ValueError, match="is not legal: it must be smollm2-135m"):
+        check_pretrained("gpt2")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="but it holds nothing"):
+        check_pretrained(tmp_path / "empty")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ImportError, match=r"^gguf is not installed: pip install 'mesocosm\[language\]'$"):
+        check_pretrained(gguf_file)
+    monkeypatch.setattr("mesocosm.models.pretrained.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"^smollm2-135m is not installed"):
+        check_pretrained("smollm2-135m")
 
 
 @pytest.mark.parametrize("package", ["gguf", "accelerate"])

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import re
 import subprocess
 import sys
@@ -245,15 +246,16 @@ class Neighbour(nn.Module):
     def forward(self, tokens):
         words = {number: piece.strip() for piece, number in VOCABULARY.items()}
         labels = {number: piece for piece, number in VOCABULARY.items() if piece in questions.LABELS}
-        row, seen = tokens[0].tolist(), []
-        logits = torch.zeros(1, len(row), len(VOCABULARY))
-        for place in range(len(row)):
-            digits = [int(words[token]) for token in row[: place + 1] if words[token].isdigit()][-2:]
-            if row[place] in labels:
-                seen.append((digits, row[place]))
-            elif seen and len(digits) == 2:
-                nearest = min(seen, key=lambda one: sum((a - b) ** 2 for a, b in zip(one[0], digits)))
-                logits[0, place, nearest[1]] = 1
+        logits = torch.zeros(*tokens.shape, len(VOCABULARY))
+        for found, row in zip(logits, tokens.tolist()):
+            seen = []
+            for place in range(len(row)):
+                digits = [int(words[token]) for token in row[: place + 1] if words[token].isdigit()][-2:]
+                if row[place] in labels:
+                    seen.append((digits, row[place]))
+                elif seen and len(digits) == 2:
+                    nearest = min(seen, key=lambda one: sum((a - b) ** 2 for a, b in zip(one[0], digits)))
+                    found[place, nearest[1]] = 1
         return SimpleNamespace(logits=logits)
 
 
@@ -262,9 +264,8 @@ def test_functions_are_read_at_the_places_of_the_labels():
     model = SimpleNamespace(
         encode=spell, tokenizer=SimpleNamespace(encode=spell), module=Neighbour(),
     )  # fmt: skip
-    true, shuffled = (
-        torch.stack([questions.learned(model, number, 16, kind) for number in range(12)]) for kind in (False, True)
-    )
+    true, shuffled = (questions.learned(model, range(12), 16, kind) for kind in (False, True))
+    assert torch.equal(questions.learned(model, [7], 16, False), true[7:8])
     for number, share in enumerate(true.tolist()):
         points, side, _ = questions.function(number, 16 + questions.QUERIES, False)
         distances = torch.cdist(points.float(), points.float())
@@ -307,9 +308,9 @@ def tiny():
 
 def test_pruning_lasts_as_long_as_its_context(tiny):
     before = {name: weight.clone() for name, weight in tiny.module.state_dict().items()}
-    text, inside = evaluation.passage(tiny)[:64], {}
-    for method in ("wanda", "magnitude", "random"):
-        with evaluation.pruned(tiny, method, 0.25, text) as zeros:
+    calibration, inside = evaluation.Calibration(tiny, None, 2), {}
+    for method in ("wanda", "sparsegpt", "magnitude", "random"):
+        with evaluation.pruned(calibration, method, 0.25) as zeros:
             assert zeros == pytest.approx(0.25, abs=0.01)
             inside[method] = {name: weight.clone() for name, weight in tiny.module.state_dict().items()}
         after = tiny.module.state_dict()
@@ -318,15 +319,43 @@ def test_pruning_lasts_as_long_as_its_context(tiny):
             assert torch.equal(inside[method][name], before[name])
     name = "model.layers.0.mlp.down_proj.weight"
     masks = [weights[name] == 0 for weights in inside.values()]
-    assert not torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[1], masks[2])
-    with evaluation.pruned(tiny, "magnitude", 0.0, text) as zeros:
+    assert all(not torch.equal(first, second) for first, second in itertools.pairwise(masks))
+    kept = inside["sparsegpt"][name][~masks[1]]
+    assert not torch.equal(kept, before[name][~masks[1]]), "what stays makes up for what goes"
+    with evaluation.pruned(calibration, "dense", 0.0) as zeros:
         assert zeros == 0
+
+
+def test_what_is_weighed_is_not_what_the_loss_is_of(tiny):
+    calibration = evaluation.Calibration(tiny, None, 3)
+    assert [len(batch[0]) for batch in calibration.batches] == [512] * 3
+    assert [len(row) for row in calibration.held_out] == [256]
+    train, held_out = (evaluation.text(None, split).block_starts for split in ("train", "valid"))
+    assert not set(train.tolist()) & set(held_out.tolist())
+
+
+def test_all_that_is_asked_of_a_language_model_is_priced():
+    assert STUDY.estimate(TINY) == {}
+    small, paper = (STUDY.estimate(PRESETS[preset]) for preset in ("small", "paper"))
+    assert set(small) == {"dense", "wanda", "magnitude", "random"}
+    assert small["wanda"] == pytest.approx(6 * small["dense"])
+    assert small["random"] < small["dense"]
+    assert paper["sparsegpt"] > paper["wanda"] > small["wanda"]
+
+
+def test_too_short_a_text_is_refused(tmp_path):
+    (tmp_path / "short.txt").write_text("short")
+    config = dataclasses.replace(TINY, language_model="some/model", text=str(tmp_path / "short.txt"))
+    pytest.importorskip("transformers")
+    with pytest.raises(ValueError, match=r"short\.txt"):
+        STUDY.check(config)
 
 
 def test_a_language_model_is_asked_judged_and_drawn(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "load", lambda name: tiny)
-    config = dataclasses.replace(TINY, language_model="tiny", sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4)
+    config = dataclasses.replace(
+        TINY, language_model="tiny", sparsegpt=True, sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4
+    )
     lab = Lab(tmp_path)
     run(config, lab)
     records = lab.records()
@@ -412,9 +441,10 @@ def test_a_network_that_knows_or_reads_is_found_out():
     assert found["in context"].item() < 0.1
 
 
-def test_cells_are_all_widths_of_all_numbers_of_facts():
+def test_cells_are_all_widths_but_the_widest_of_the_control():
     found = list(plan(PRESETS["small"]))
-    assert len(found) == len(PRESETS["small"].facts) * len(PRESETS["small"].widths)
+    made = [(cell.settings["facts"], cell.settings["width"]) for cell in found]
+    assert made == [(256, 16), (256, 32), (4096, 16), (4096, 32), (4096, 64)]
     assert all(cell.swappable and list(cell.seeds) == [0, 1, 2] for cell in found)
     assert max(PRESETS["small"].facts) == rules.FEWER * min(PRESETS["small"].facts)
     assert [cell.name for cell in cells(PRESETS["small"], [100])] == [cell.name for cell in found]

@@ -1,7 +1,10 @@
 import dataclasses
+import json
 import math
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas
@@ -9,15 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from mesocosm import sandbox, tasks, training
+from mesocosm import models, sandbox, tasks, training
 from mesocosm.cli import main
 from mesocosm.lab.claims import judge
+from mesocosm.lab.files import UserError, read_table, read_tensors
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.seeding import generator
-from mesocosm.studies.tinygsm import PRESETS, STUDY, Config, cells, evaluation, figures, plan, run
+from mesocosm.studies.tinygsm import PRESETS, STUDY, Config, cells, evaluation, figures, plan, rules, run
 from mesocosm.studies.tinygsm.experiment import Experiment
 from mesocosm.studies.tinygsm.problems import PROGRAM, QUESTION, Problems, Verification, through_end, to_judge
+from mesocosm.studies.tinygsm.written import Judged, Pretrained, Texts, Written
+from mesocosm.training import gradients
 
 TINY = dataclasses.replace(PRESETS["smoke"], steps=4, examples_steps=4, verifier_steps=4, test=3, samples=2)
 FIGURES = ["accuracy", "curves", "variants", "sizes", "tokens"]
@@ -257,8 +263,12 @@ def test_head_only_leaves_the_rest_alone():
     cell = dataclasses.replace(cell, start=lambda population: training.inherit(population, source))
     head = training.inherit(Lab(None).population(cell), source)
     assert head == ["unembed.weight"]
-    cell = dataclasses.replace(cell, optimiser=cells.Only(training.AdamW(1e-2), head))
+    whole = dataclasses.replace(cell, steps=1, optimiser=training.SGD(0.1), clip=None)
+    cell = dataclasses.replace(whole, objective=partial(cells.head_only, head))
     before, after = Lab(None).population(cell).weights(), Lab(None).train(cell).population.weights()
+    expected = Lab(None).train(whole).population.weights()
+    assert torch.allclose(after["unembed.weight"], expected["unembed.weight"], rtol=1e-5, atol=1e-7)
+    assert not torch.equal(expected["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"])
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"unembed.weight"}
 
@@ -276,7 +286,7 @@ def test_unique_examples_are_nested_and_so_many():
 
 
 def test_variants_change_one_thing_and_share_their_start():
-    by_name = {cell.name: cell for cell in plan(PRESETS["paper"])}
+    by_name = {cell.name: cell for cell in plan(Config())}
     first = by_name["verifier"]
     for variant in cells.JUDGED + cells.REPORTED:
         cell = by_name[f"verifier, {variant}"]
@@ -343,6 +353,98 @@ def test_another_architecture_writes_and_judges():
         assert [d.name for d in figures(records)][:4] == FIGURES[:4]
 
 
+GSM8K = [
+    {"question": "the capital of Spain has 3 red buttons and 4 blue", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},
+    {"question": "press the red button 1,000 times", "answer": "#### 1,000"},
+    {"question": "press the blue button twice", "answer": "#### 2"},
+]
+PROGRAMS = [
+    {"question": f"press {n} buttons", "code": f"def simple_math_problem() -> int:\n    return {n}\n"} for n in range(9)
+]
+
+
+@pytest.fixture
+def pretrained(tiny_folder, tmp_path, monkeypatch):
+    """A configuration with a random Llama and few short problems."""
+    for name, rows in {"train": GSM8K, "test": GSM8K, "programs": PROGRAMS}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(Written, "question", 48)
+    monkeypatch.setattr(Written, "program", 64)
+    return dataclasses.replace(
+        PRESETS["paper"], language_model=str(tiny_folder), reported=False, gsm8k=str(tmp_path),
+        programs=str(tmp_path / "programs.jsonl"), seeds=2, few=1, steps=4, batch_size=2, learning_rate=0.01, warmup=1,
+        examples=(4, 8), examples_steps=4, labelled=3, verifier_steps=4, verifier_batch_size=2, verifier_warmup=1,
+        test=3, samples=2,
+    )  # fmt: skip
+
+
+def test_a_pretrained_model_reads_the_files_as_they_are_written(pretrained):
+    texts = Texts(pretrained)
+    task = Written(texts=texts)
+    rows = documents(task.sample(50, generator(0)))
+    assert rows.shape == (50, 48 + 64)
+    for row in rows:
+        question, program = task.text(row[: task.question][row[: task.question] != task.end]), task.text(row[48:])
+        n = question.removeprefix("press ").removesuffix(" buttons\n")
+        assert program == PROGRAMS[int(n)]["code"]
+    asked = evaluation.problems(task, [0, 1], 3, "labelled")
+    assert {7, 1000, 2} == set(asked.answer[0].tolist()) == set(asked.answer[1].tolist())
+    assert not asked.answer.isnan().any() and (asked.targets[:, :, task.question - 1 :] == task.end).all()
+    different = evaluation.problems(task, [0, 1], 8, "examples").inputs[:, :, : task.question]
+    assert [len({tuple(row) for row in rows}) for rows in different.tolist()] == [8, 8]
+    answers = evaluation.execute(task, rows[None, :, task.question :])
+    assert answers[0].tolist() == [int(task.text(row[48:]).split()[-1]) for row in rows]
+
+
+def test_a_pretrained_model_writes_the_same_with_its_cache_and_hands_its_body_to_its_verifier(pretrained):
+    task = Written(texts=Texts(pretrained))
+    model = Pretrained(pretrained.language_model, task)
+    rows = task.sample(3, generator(1)).inputs[:, : task.question]
+
+    class Slow(nn.Module):
+        def forward(self, tokens):
+            return model(tokens)
+
+    assert torch.equal(models.generate(model, rows, 8), models.generate(Slow(), rows, 8))
+    name, judge = pretrained.language_model, Judged(texts=task.texts)
+    source = training.Population(lambda: model, [0])
+    heir = training.Population(lambda: Pretrained(name, judge), [0])
+    source.theta += 1
+    assert training.inherit(heir, source) == ["head.weight"]
+    body = "body.layers.0.mlp.up_proj.weight"
+    assert torch.equal(heir.weights()[body], source.weights()[body])
+    assert heir.replica(0)(rows).shape == (3, task.question, 1)
+
+
+def test_a_pretrained_model_learns_writes_and_judges(pretrained, monkeypatch):
+    monkeypatch.setitem(gradients.LARGE, "cpu", 1)  # One by one, as models of the usual sizes step.
+    lab = Lab(None)
+    run(pretrained, lab)
+    records = lab.records()
+    assert not (records["metric"] == "diverged").any()
+    loss = records[(records["cell"] == "generator") & (records["metric"] == "loss")].groupby("step")["value"].mean()
+    assert loss.iloc[-1] < loss.iloc[0]
+    assert (rules.values(records, "generator", "teacher") == 0.774).all()
+    assert not records["metric"].str.contains("chain").any()
+    assert set(rules.by_examples(records).columns) == {4, 8}
+    assert {cell.name for cell in plan(pretrained)} | {"tokens"} == set(records["cell"])
+    with style():
+        assert [drawing.name for drawing in figures(records)] == ["accuracy", "curves", "variants", "tokens"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gsm8k": None}, "gsm8k=None is not legal with a language model"),
+        ({"programs": "nowhere"}, "programs='nowhere' is not legal"),
+        ({"labelled": 4}, "labelled=4 is not legal: the file holds 3 problems"),
+    ],
+)
+def test_what_a_pretrained_model_misses_is_told(pretrained, changes, message):
+    with pytest.raises(UserError, match=message):
+        run(dataclasses.replace(pretrained, **changes), Lab(None))
+
+
 def test_without_the_sandbox_nothing_starts(monkeypatch, tmp_path, capsys):
     def absent(*arguments, **keywords):
         raise ModuleNotFoundError("running programs needs the package pydantic-monty")
@@ -384,3 +486,59 @@ def test_smoke_runs_end_to_end(tmp_path):
     assert main(["run", "tinygsm", "--preset", "smoke", "--out", str(folder)]) == 0
     assert {path.stem for path in (folder / "figures").glob("*.png")} >= set(FIGURES[:4])
     assert (folder / "verdicts.json").exists()
+
+
+DEADLY = """
+import os, signal, sys
+from mesocosm.cli import main
+from mesocosm.lab import lab
+from mesocosm.training import loop
+loop.TICK = lab.CHECKPOINT_SECONDS = 0.0
+replace, left = os.replace, int(sys.argv[1])
+def deadly(*arguments):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(*arguments)
+os.replace = deadly
+code = main(sys.argv[2:])
+print(int(sys.argv[1]) - left)
+sys.exit(code)
+"""
+"""A run that writes its state at every step and is killed after so many files."""
+
+
+@pytest.mark.slow
+def test_records_survive_kills_within_trainings_and_between_them(tmp_path):
+    def start(files, folder):
+        short = [
+            "--seeds",
+            "1",
+            "--few",
+            "1",
+            "--steps",
+            "4",
+            "--examples-steps",
+            "4",
+            "--verifier-steps",
+            "4",
+            "--no-reported",
+        ]
+        arguments = ["run", "tinygsm", "--preset", "smoke", *short, "--out", folder]
+        command = [sys.executable, "-c", DEADLY, str(files), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    whole = start(10_000, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    written, held, training = int(whole.stdout.split()[-1]), [], []
+    for _ in range(2):
+        assert start(written // 3, tmp_path / "run").returncode == -signal.SIGKILL
+        paths = sorted((tmp_path / "run" / "checkpoints").glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        held.append({path.name for path in paths})
+        training.append("step" in read_tensors(paths[-1])[1])
+    assert held[0] < held[1]
+    assert any(training)
+    assert start(10_000, tmp_path / "run").returncode == 0
+    records = [read_table(tmp_path / name / "records.parquet") for name in ("whole", "run")]
+    pandas.testing.assert_frame_equal(*records)

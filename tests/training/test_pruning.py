@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mesocosm.seeding import generator
-from mesocosm.training import input_norms, magnitude, prune, random_scores, wanda
+from mesocosm.training import input_norms, magnitude, prune, random_scores, sparsegpt, wanda
 
 
 def network():
@@ -88,3 +88,98 @@ def test_what_cannot_be_pruned_is_said():
         prune(network(), 1.5, magnitude)
     with pytest.raises(ValueError, match="nothing to prune"):
         prune(nn.Sequential(nn.ReLU()), 0.5, magnitude)
+
+
+def correlated(rows, features, seed):
+    mix = torch.randn(features, features, generator=generator(seed))
+    return torch.randn(rows, features, generator=generator(seed, "inputs")) @ mix
+
+
+def surgeon(weight, hessian, removed):
+    """The exact least squares: of all weights that are 0 at `removed`, those with the nearest outputs."""
+    kept = [j for j in range(len(weight)) if j not in removed]
+    found = torch.zeros_like(weight)
+    found[kept] = torch.linalg.solve(hessian[kept][:, kept], hessian[kept] @ weight)
+    return found
+
+
+def test_sparsegpt_of_one_weight_is_optimal_brain_surgeon():
+    layer = nn.Linear(6, 1, bias=False).double()
+    inputs = correlated(200, 6, 1).double()
+    layer.weight.data[0, 0] = 1e-3
+    before = layer.weight[0].detach().clone()
+    assert sparsegpt(layer, 1 / 6, [inputs], skip=(), damping=0) == pytest.approx(1 / 6)
+    assert torch.allclose(layer.weight[0], surgeon(before, inputs.T @ inputs, {0}))
+
+
+@pytest.mark.parametrize("block", [1, 3, 8, 128])
+def test_sparsegpt_goes_through_the_columns_as_a_surgeon_does(block):
+    """Against removing weight by weight with the inverse of what is left of H at each column."""
+    layer = nn.Linear(8, 5, bias=False).double()
+    inputs = correlated(300, 8, 6).double()
+    weight, hessian = layer.weight.detach().clone(), inputs.T @ inputs
+    hessian = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(8, dtype=torch.float64)
+    for start in range(0, 8, block):
+        width = min(block, 8 - start)
+        shares = torch.stack([torch.linalg.inv(hessian[j:, j:])[0, 0] for j in range(start, start + width)])
+        scores = weight[:, start : start + width].square() / shares
+        removed = torch.zeros(5 * width, dtype=torch.bool)
+        removed[scores.flatten().argsort()[: round(0.4 * 5 * width)]] = True
+        for row, j in removed.view(5, width).nonzero().tolist():
+            inverse = torch.linalg.inv(hessian[start + j :, start + j :])
+            weight[row, start + j :] -= weight[row, start + j] * inverse[0] / inverse[0, 0]
+    sparsegpt(layer, 0.4, [inputs[:100], inputs[100:]], skip=(), block=block)
+    assert torch.allclose(layer.weight, weight, atol=1e-9)
+    assert ((layer.weight == 0) == (weight.abs() < 1e-12)).all()
+
+
+def test_sparsegpt_of_a_whole_block_is_exact_when_removed_weights_come_first():
+    """Removing the first three columns of all rows, one after another, is one least squares over the rest."""
+    layer = nn.Linear(8, 5, bias=False).double()
+    inputs = correlated(300, 8, 2).double()
+    layer.weight.data[:, :3] *= 1e-4
+    before = layer.weight.detach().clone()
+    sparsegpt(layer, 3 / 8, [inputs[:100], inputs[100:]], skip=(), damping=0)
+    assert (layer.weight[:, :3] == 0).all()
+    for row, old in zip(layer.weight, before):
+        assert torch.allclose(row, surgeon(old, inputs.T @ inputs, {0, 1, 2}))
+
+
+def test_sparsegpt_keeps_outputs_better_than_wanda_and_magnitude():
+    inputs = correlated(600, 64, 3)
+
+    def damage(by):
+        torch.manual_seed(3)
+        layer = nn.Linear(64, 32)
+        before = layer(inputs)
+        assert by(layer) == pytest.approx(0.5)
+        return (layer(inputs) - before).square().mean().item()
+
+    found = damage(lambda layer: sparsegpt(layer, 0.5, [inputs], skip=(), block=16))
+    assert found < damage(lambda layer: prune(layer, 0.5, wanda(input_norms(layer, [inputs])), skip=())) / 1.5
+    assert found < damage(lambda layer: prune(layer, 0.5, magnitude, skip=())) / 1.5
+
+
+def test_sparsegpt_minds_what_the_pruned_layers_before_give():
+    """The second layer is fitted on the inputs that the first one, already pruned, gives it; the last is left whole."""
+    inputs = correlated(200, 10, 4)
+    model, first = network(), network()
+    head = model.lm_head.weight.clone()
+    model.add_module("second", nn.Linear(3, 4))
+    second = nn.Linear(3, 4)
+    second.load_state_dict(model.second.state_dict())
+    sparsegpt(model, 0.5, [inputs])
+    sparsegpt(first, 0.5, [inputs])
+    assert torch.equal(model.first.weight, first.first.weight)
+    sparsegpt(second, 0.5, [first(inputs)])
+    assert torch.allclose(model.second.weight, second.weight)
+    assert torch.equal(model.lm_head.weight, head)
+
+
+def test_an_input_that_is_never_active_costs_nothing():
+    layer, inputs = nn.Linear(10, 6), correlated(200, 10, 5)
+    inputs[:, 4] = 0
+    before = layer(inputs)
+    sparsegpt(layer, 0.1, [inputs], skip=())
+    assert (layer.weight[:, 4] == 0).all()
+    assert torch.allclose(layer(inputs), before, atol=1e-5)

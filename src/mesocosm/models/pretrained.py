@@ -16,7 +16,7 @@ import torch
 
 from mesocosm.models.language_model import LanguageModel
 
-__all__ = ["load_pretrained"]
+__all__ = ["check_pretrained", "load_pretrained"]
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,6 +52,33 @@ def load_pretrained(
     if path.is_file():
         path = _converted(path)
     transformers = _language("transformers")
+    _check_folder(name, path)
+    with _quiet():
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+        module = transformers.AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **options)
+    return LanguageModel(module.to(device), tokenizer)
+
+
+def check_pretrained(name: str | Path) -> None:
+    """See that `load_pretrained` can begin, without reading weights or using the network.
+
+    Raises:
+        ImportError: without `mesocosm[language]`, or without the package of the default.
+        ValueError: for a name that leads nowhere, or weights that can be read only by unpickling.
+    """
+    packages = ["transformers"]
+    if _on_hub(str(name)):
+        packages.append("huggingface_hub")
+    elif (path := _locate(str(name), None)).is_file():
+        packages.append("gguf")
+    else:
+        _check_folder(name, path)
+    for package in packages:
+        _language(package)
+
+
+def _check_folder(name: str | Path, path: Path) -> None:
     config = path / "config.json"
     named = json.loads(config.read_text()).get("transformers_weights") if config.exists() else None
     weights = [named] if named else [file.name for file in path.glob("*.safetensors")]
@@ -61,11 +88,10 @@ def load_pretrained(
             f"{name} is not legal: it must hold config.json and weights in safetensors (pickled weights are refused, "
             f"because reading them can run code), but it holds {held}"
         )
-    with _quiet():
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-        module = transformers.AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **options)
-    return LanguageModel(module.to(device), tokenizer)
+
+
+def _on_hub(name: str) -> bool:
+    return bool(re.fullmatch(HUB_NAME + r"(/.+\.gguf)?", name)) and not Path(name).exists()
 
 
 def _locate(name: str, revision: str | None) -> Path:
@@ -80,7 +106,7 @@ def _locate(name: str, revision: str | None) -> Path:
     if path.is_dir():
         files = list(path.glob("*.gguf"))
         return files[0] if len(files) == 1 and not list(path.glob("*.safetensors")) else path
-    if re.fullmatch(HUB_NAME + r"(/.+\.gguf)?", name) and not path.exists():
+    if _on_hub(name):
         return _from_hub(name, revision)
     raise ValueError(
         f"name={name!r} is not legal: it must be {SMOLLM2}, a .gguf file, a folder with safetensors, or a name on the "

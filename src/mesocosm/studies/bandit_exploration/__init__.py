@@ -82,7 +82,7 @@ class Config(lab.Config):
 
 PRESETS = {
     "smoke": Config(
-        seeds=2, games=50, read=20, horizon=20, longer=40, rounds=4, designs=("BNRN0", "BNSN0", "BNRN1", "BNSN1")
+        seeds=2, games=50, read=20, horizon=20, longer=40, rounds=4, designs=("BNRN0", "BNSN1"), again="BNSN1"
     ),
     "small": Config(),
     "paper": Config(
@@ -93,9 +93,17 @@ PRESETS = {
 
 
 def plan(config: Config) -> Iterator[lab.Cell]:
-    """Nothing is trained; but whoever is to play must be there before anything starts."""
-    with TemporaryDirectory() as folder, player(config, Path(folder)):
-        yield from ()
+    """Nothing is trained."""
+    yield from ()
+
+
+def check(config: Config) -> None:
+    """Whoever is to play must be there."""
+    if config.endpoint is not None:
+        with TemporaryDirectory() as folder, player(config, Path(folder)):
+            pass
+    elif config.language_model is not None:
+        models.check_pretrained(config.language_model)
 
 
 def estimate(config: Config) -> dict[str, float]:
@@ -258,6 +266,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     estimate=estimate,
     claims=CLAIMS,
     figures=figures,

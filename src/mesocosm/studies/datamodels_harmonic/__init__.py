@@ -93,16 +93,14 @@ def plan(config: Config) -> Iterator[lab.Cell]:
                 yield from cells.many(config, p, seed)
 
 
-def run(config: Config, lab: "Lab") -> None:
-    from mesocosm.lab.files import UserError
+def check(config: Config) -> None:
+    for seed in range(config.seeds):
+        evaluation.tests(config, seed)
+        for count in (config.points, config.many):
+            cells.images(config, seed, count).train()
 
-    try:
-        for seed in range(config.seeds):
-            evaluation.tests(config, seed)
-            for count in (config.points, config.many):
-                cells.images(config, seed, count).train()
-    except (OSError, ImportError, ValueError) as error:
-        raise UserError(error) from error
+
+def run(config: Config, lab: "Lab") -> None:
     for seed in range(config.seeds):
         for variant in cells.VARIANTS:
             population = lab.train(cells.few(config, variant, seed)).population
@@ -198,6 +196,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     claims=CLAIMS,
     figures=figures,
     departures=(

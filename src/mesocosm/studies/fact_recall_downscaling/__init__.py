@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mesocosm import lab, models, tasks, training
+from mesocosm.lab.study import TOKENS_READ
 from mesocosm.settings import setting
 from mesocosm.studies.fact_recall_downscaling.claims import CLAIMS
 from mesocosm.studies.fact_recall_downscaling.figures import figures
-from mesocosm.studies.fact_recall_downscaling.rules import JUDGED
+from mesocosm.studies.fact_recall_downscaling.rules import FEWER, JUDGED
 
 if TYPE_CHECKING:
     from mesocosm.lab.lab import Lab
@@ -31,7 +32,10 @@ class Config(lab.Config):
     sparsities: tuple[float, ...] = setting(
         (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "shares of weights to remove, 0.5 among them", low=0.01, high=0.99
     )
-    pairs: int = setting(60, "questions about one of two pairs in the context", low=2, high=10_000)
+    sparsegpt: bool = setting(False, "prune by SparseGPT too, at all sparsities")
+    text: str | None = setting(None, "file of running text for calibration; none reads the help pages of Python")
+    passages: int = setting(1, "passages of 512 tokens of it", low=1, high=100_000)
+    pairs: int = setting(120, "questions about one of two pairs in the context", low=2, high=10_000)
     rules: int = setting(16, "functions to learn in the context", low=2, high=10_000)
     examples: int = setting(16, "examples of a function, an even number", low=2, high=32)
     seeds: int = setting(3, "networks trained at each width and number of facts", low=1, high=1000)
@@ -62,22 +66,25 @@ PRESETS = {
     ),
     "small": Config(),
     "paper": Config(
-        language_model="facebook/opt-1.3b", sparsities=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), pairs=500,
-        rules=200, facts=(256, 1024, 4096), widths=(16, 32, 64, 128, 256), steps=20_000, batch_size=64,
+        language_model="facebook/opt-1.3b", sparsegpt=True, passages=128,
+        sparsities=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        pairs=500, rules=200, facts=(256, 1024, 4096), widths=(16, 32, 64, 128, 256), steps=20_000, batch_size=64,
         learning_rate=1e-3,
     ),
 }  # fmt: skip
 
 
 def plan(config: Config) -> Iterator[lab.Cell]:
-    """A cell for each number of facts and width; the pruned language model is not trained."""
+    """A cell for each number of facts and width, the widest left out for the control's few facts; the pruned language
+    model is not trained."""
     yield from cells(config, range(config.seeds))
 
 
 def cells(config: Config, seeds: Sequence[int]) -> Iterator[lab.Cell]:
     for facts in config.facts:
         task = tasks.FactRecall(facts=facts, names=16, relations=16)
-        for width in config.widths:
+        control = facts * FEWER <= config.facts[-1] and len(config.widths) > 1
+        for width in config.widths[:-1] if control else config.widths:
             yield lab.Cell(
                 name=f"trained/facts={facts}/width={width}",
                 task=task,
@@ -90,7 +97,7 @@ def cells(config: Config, seeds: Sequence[int]) -> Iterator[lab.Cell]:
                 batch_size=config.batch_size,
                 settings={"facts": facts, "width": width},
                 measure=knowledge(task),
-                every=max(1, config.steps // 4),
+                every=config.steps,
             )
 
 
@@ -98,6 +105,28 @@ def knowledge(task: Any) -> Any:
     from mesocosm.studies.fact_recall_downscaling import evaluation
 
     return evaluation.knowledge(task)
+
+
+def check(config: Config) -> None:
+    if config.language_model is not None:
+        from mesocosm.seeding import generator
+        from mesocosm.studies.fact_recall_downscaling import evaluation
+
+        models.check_pretrained(config.language_model)
+        evaluation.text(config.text, "train").sample(1, generator(0))
+
+
+def estimate(config: Config) -> dict[str, float]:
+    """Seconds that the answers of the language model take by rule of thumb, if it has 135 million parameters."""
+    if config.language_model is None:
+        return {}
+    functions = 2 * config.rules * 6 * (config.examples + 16)
+    seconds: dict[str, float] = {}
+    for method, _ in levels(config):
+        asked = 2200 + 23 * config.pairs + (functions if method in ("dense", "wanda", "sparsegpt") else 0)
+        pruning = 30 * config.passages * 512 / TOKENS_READ if method == "sparsegpt" else 0
+        seconds[method] = seconds.get(method, 0) + asked / TOKENS_READ + pruning
+    return seconds
 
 
 def run(config: Config, lab: "Lab") -> None:
@@ -112,25 +141,22 @@ def run(config: Config, lab: "Lab") -> None:
 
 def ask_language_model(config: Config, lab: "Lab") -> None:
     """Record every answer of the language model, dense and pruned; the records' seed is the number of the question."""
-    from mesocosm.lab.files import UserError
     from mesocosm.studies.fact_recall_downscaling import evaluation
 
-    try:
-        model = evaluation.load(config.language_model)
-    except (ImportError, OSError, ValueError) as error:
-        raise UserError(error) from error
+    calibration = evaluation.Calibration(evaluation.load(config.language_model), config.text, config.passages)
     for method, sparsity in levels(config):
-        ask = partial(evaluation.measure, model, method, sparsity, config.pairs, config.rules, config.examples)
+        ask = partial(evaluation.measure, calibration, method, sparsity, config.pairs, config.rules, config.examples)
         for name, values in lab.remember(f"pruned/{method}/{sparsity:g}", ask).items():
             cell, _, metric = name.partition(": ")
             lab.record(cell, {metric: values}, seed=range(len(values)), method=method, sparsity=sparsity)
 
 
 def levels(config: Config) -> Iterator[tuple[str, float]]:
-    """Methods of pruning and sparsities: the dense model first, then Wanda's, and two others at one of them."""
+    """Methods of pruning and sparsities: the dense model first, and two methods at one sparsity last."""
     yield "dense", 0.0
-    for sparsity in config.sparsities:
-        yield "wanda", sparsity
+    for method in ("wanda", "sparsegpt") if config.sparsegpt else ("wanda",):
+        for sparsity in config.sparsities:
+            yield method, sparsity
     yield "magnitude", JUDGED
     yield "random", JUDGED
 
@@ -144,13 +170,15 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
+    estimate=estimate,
     claims=CLAIMS,
     figures=figures,
     departures=(
         "The model is SmolLM2-135M-Instruct instead of OPT and LLaMA of 1.3 to 33 billion parameters. Its weights are "
         "already rounded to four bits; sparsity comes on top.",
-        "Pruning is by Wanda (and by magnitude, at one sparsity) instead of SparseGPT, with the dense model's norms of "
-        "inputs for all layers and 512 tokens of calibration.",
+        "Claims are judged on Wanda with the dense model's norms of inputs for all layers and 512 tokens of "
+        "calibration; SparseGPT, the paper's method, is asked for by --sparsegpt, as the paper preset does.",
         "Questions are two lists of thirty facts, answered among thirty candidates by their first tokens, instead of "
         "TriviaQA and other sets.",
         "In place of dense families of pretrained models, small networks of several widths are trained on facts of "

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from mesocosm.training import Population
 
 CALIBRATION, HELD_OUT = 512, 256
-"""Tokens of running text, for Wanda's norms of inputs and for the loss."""
+"""Tokens in a passage of running text, for calibration and for the loss."""
+TOGETHER = 8
+"""Functions that are read at a time."""
+FUNCTIONS = ("dense", "wanda", "sparsegpt")
+"""Methods after which functions are asked for."""
 
 
 @lru_cache(maxsize=1)
@@ -30,38 +34,51 @@ def load(name: str) -> LanguageModel:
     return model
 
 
-@lru_cache(maxsize=1)
-def norms(model: LanguageModel, text: tuple[int, ...]) -> dict[str, Tensor]:
-    """Norms of the dense model's inputs on calibration text, the same for all sparsities."""
-    return training.input_norms(model.module, [torch.tensor([text], device=model.module.device)])
+class Calibration:
+    """Passages of running English on which a dense model's weights are weighed."""
+
+    def __init__(self, model: LanguageModel, path: str | None, count: int) -> None:
+        rows = passages(model, path, "train", count, CALIBRATION)
+        self.batches = [torch.tensor([row], device=model.module.device) for row in rows]
+        self.held_out = passages(model, path, "valid", 1, HELD_OUT)
+        self.model = model
+
+    @cached_property
+    def norms(self) -> dict[str, Tensor]:
+        """Of the dense model's inputs, the same for all sparsities."""
+        return training.input_norms(self.model.module, self.batches)
 
 
 @contextmanager
-def pruned(model: LanguageModel, method: str, sparsity: float, text: list[int]) -> Iterator[float]:
-    """A language model of this sparsity, as long as the context lasts; gives the share of zeros."""
-    module = model.module
-    if method == "wanda":
-        score = training.wanda(norms(model, tuple(text)))
-    elif method == "random":
-        score = training.random_scores(generator("fact recall", "random mask"))
-    else:
-        score = training.magnitude
+def pruned(calibration: Calibration, method: str, sparsity: float) -> Iterator[float]:
+    """The language model of this sparsity, as long as the context lasts; gives the share of zeros."""
+    module = calibration.model.module
+    if method == "dense":
+        yield 0.0
+        return
     whole = {name: weight.clone() for name, weight in module.state_dict().items()}
     try:
-        yield training.prune(module, sparsity, score)
+        if method == "sparsegpt":
+            yield training.sparsegpt(module, sparsity, calibration.batches)
+        elif method == "wanda":
+            yield training.prune(module, sparsity, training.wanda(calibration.norms))
+        elif method == "magnitude":
+            yield training.prune(module, sparsity, training.magnitude)
+        else:
+            yield training.prune(module, sparsity, training.random_scores(generator("fact recall", "random mask")))
     finally:
         module.load_state_dict(whole)
 
 
 def measure(
-    model: LanguageModel, method: str, sparsity: float, pairs: int, rules: int, examples: int
+    calibration: Calibration, method: str, sparsity: float, pairs: int, rules: int, examples: int
 ) -> dict[str, Tensor]:
     """All answers of a language model at one sparsity: 1 where right, by question; for functions, a share by rule.
 
     "other" is 1 where the answer is the one that competes, as `Questions.other` has it.
     """
-    text = passage(model)
-    with pruned(model, method, sparsity, text[:CALIBRATION]) as zeros:
+    model = calibration.model
+    with pruned(calibration, method, sparsity) as zeros:
         asked = {
             "recall": [questions.recall(name) for name in questions.LISTS],
             "override": [questions.override(name) for name in questions.LISTS],
@@ -74,19 +91,27 @@ def measure(
             for metric in ("right", "other"):
                 hits = [said == getattr(mine, metric) for said, mine in zip(answers, sets)]
                 found[f"{kind}: {metric}"] = torch.cat(hits).double()
-        for kind, shuffled in (("function", False), ("function, shuffled labels", True)):
-            shares = [questions.learned(model, number, examples, shuffled) for number in range(rules)]
-            found[f"{kind}: right"] = torch.stack(shares)
-        loss = -torch.cat(model.log_probabilities([text[CALIBRATION:]])).mean()
+        if method in FUNCTIONS:
+            for kind, shuffled in (("function", False), ("function, shuffled labels", True)):
+                groups = torch.arange(rules).split(TOGETHER)
+                shares = [questions.learned(model, group.tolist(), examples, shuffled) for group in groups]
+                found[f"{kind}: right"] = torch.cat(shares)
+        loss = -torch.cat(model.log_probabilities(calibration.held_out)).mean()
         found["text: loss"] = loss.double()[None]
         found["text: share of zeros"] = torch.tensor([zeros], dtype=torch.float64)
     return found
 
 
-def passage(model: LanguageModel) -> list[int]:
-    """Tokens of running English, `CALIBRATION + HELD_OUT` of them, from Python's help pages."""
-    window = tasks.TextBytes(length=8192, blocks=20).sample(1, generator("fact recall", "text")).inputs[0]
-    return model.encode(bytes(window.tolist()).decode(errors="ignore"))[: CALIBRATION + HELD_OUT]
+def text(path: str | None, split: Literal["train", "valid"]) -> tasks.TextBytes:
+    """A file's running text, or Python's help pages, in windows that hold a passage of any tokenizer."""
+    return tasks.TextBytes(path=path, length=16 * CALIBRATION, blocks=20, split=split)
+
+
+def passages(
+    model: LanguageModel, path: str | None, split: Literal["train", "valid"], count: int, tokens: int
+) -> list[list[int]]:
+    windows = text(path, split).sample(count, generator("fact recall", "text")).inputs
+    return [model.encode(bytes(window.tolist()).decode(errors="ignore"))[:tokens] for window in windows]
 
 
 def knowledge(task: tasks.FactRecall) -> "Callable[[Population, int], dict[str, Tensor]]":

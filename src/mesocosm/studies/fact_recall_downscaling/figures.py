@@ -19,6 +19,11 @@ ABILITIES = {
     "override": ("override of a fact", GREEN, "^"),
     "function": ("linear function", ORANGE, "D"),
 }
+OTHERS = {
+    "magnitude": "magnitude scores leave",
+    "random": "random scores leave",
+    "sparsegpt": "SparseGPT leaves",
+}
 
 
 def figures(records: "DataFrame") -> Iterable[lab.Drawing]:
@@ -48,10 +53,10 @@ def draw_kept(records: "DataFrame") -> lab.Drawing:
     axes.set_ylim(-0.35, 1.45)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     others = []
-    for method in ("magnitude", "random"):
+    for method in sorted(OTHERS.keys() & set(records["method"])):
         recall, look_up = (Kept(records, ability, method) for ability in ("recall", "retrieval"))
         left = [float(mine.share(mine.questions)) for mine in (recall, look_up)]
-        others.append(f"{method} scores leave {left[0]:.2f} of recall and {left[1]:.2f} of look-up")
+        others.append(f"{OTHERS[method]} {left[0]:.2f} of recall and {left[1]:.2f} of look-up")
     caption = (
         "What pruning by Wanda leaves of four abilities of a language model, with 95 % bootstrap intervals over "
         f"questions. At sparsity {JUDGED:g}: {'; '.join(told)}. There, {', '.join(others)}."

@@ -1,6 +1,7 @@
 """Questions to a language model: facts by heart, and facts, pairs and functions that the prompt tells."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -87,22 +88,29 @@ def function(number: int, count: int, shuffled: bool) -> tuple[Tensor, Tensor, T
 
 
 @torch.no_grad()
-def learned(model: LanguageModel, number: int, examples: int, shuffled: bool) -> Tensor:
-    """Share of right labels of a function's points, after at least so many examples: its `QUERIES` last points.
+def learned(model: LanguageModel, functions: Sequence[int], examples: int, shuffled: bool) -> Tensor:
+    """Share `[F]` of right labels of each function's `QUERIES` last points, after at least so many examples.
 
     One reading of all points and labels in a row gives all answers: each point is asked after those before it.
     """
-    points, side, shown = function(number, examples + QUERIES, shuffled)
     spell = partial(model.tokenizer.encode, add_special_tokens=False)
     labels = [spell(label)[0] for label in LABELS]
-    tokens, places = model.encode("")[:1], []
-    for point, label in zip(points.tolist(), shown.tolist()):
-        tokens += spell(POINT.format(*point))
-        places.append(len(tokens) - 1)
-        tokens += [labels[label], *spell("\n")]
-    logits = model.module(torch.tensor([tokens], device=model.module.device)).logits[0, places]
-    said = logits[:, labels].argmax(-1).cpu()
-    return (said == side)[examples:].double().mean()
+    rows, places, sides = [], [], []
+    for number in functions:
+        points, side, shown = function(number, examples + QUERIES, shuffled)
+        tokens, asked = model.encode("")[:1], []
+        for point, label in zip(points.tolist(), shown.tolist()):
+            tokens += spell(POINT.format(*point))
+            asked.append(len(tokens) - 1)
+            tokens += [labels[label], *spell("\n")]
+        rows.append(tokens)
+        places.append(asked)
+        sides.append(side)
+    longest = max(map(len, rows))
+    padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.module.device)
+    logits = model.module(padded).logits.cpu()
+    said = logits[torch.arange(len(rows))[:, None], torch.tensor(places)][..., labels].argmax(-1)
+    return (said == torch.stack(sides))[:, examples:].double().mean(1)
 
 
 def _shifted(index: Tensor) -> Tensor:

@@ -185,11 +185,12 @@ def judge_widths(records: "DataFrame") -> list[lab.Check]:
 
 
 def judge_widths_control(records: "DataFrame") -> list[lab.Check]:
-    found = thresholds(records, most_facts(records) / FEWER)
+    few = most_facts(records) / FEWER
+    found, last = thresholds(records, few), widest(records[records["facts"] == few])
     if np.isinf(found["recall"]).any():
-        raise lab.NotEnough(f"no width up to {widest(records):g} recalls {FEWER} times fewer facts in every seed")
+        raise lab.NotEnough(f"no width up to {last:g} recalls {FEWER} times fewer facts in every seed")
     # Where no width reads the context, the threshold lies beyond the widest, and the ratio is an upper bound.
-    ratios = found["recall"] / found["in context"].clip(upper=widest(records))
+    ratios = found["recall"] / found["in context"].clip(upper=last)
     met = bool((ratios <= 1).all())
     return [
         lab.holds("largest ratio of widths, recall over context", lab.exact(ratios.max()), "<= 1 in each seed", met)

@@ -165,13 +165,11 @@ def taught(config: Config, cell: lab.Cell, teacher: "Population | nn.Module") ->
     )
 
 
-def run(config: Config, lab: "Lab") -> None:
-    from mesocosm.lab.files import UserError
+def check(config: Config) -> None:
+    config.images(0).train()
 
-    try:
-        config.images(0).train()
-    except (OSError, ImportError, ValueError) as error:
-        raise UserError(error) from error
+
+def run(config: Config, lab: "Lab") -> None:
     for seed in range(config.seeds):
         found = lab.remember(f"reference/seed={seed}", partial(reference, config.images(seed), seed))
         lab.record("reference", found, seed=[seed] * len(found["exact"]), example=list(range(len(found["exact"]))))
@@ -217,6 +215,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     claims=CLAIMS,
     figures=figures,
     departures=(

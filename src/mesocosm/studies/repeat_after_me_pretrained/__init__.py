@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mesocosm import lab, tasks
+from mesocosm import lab, models, tasks
 from mesocosm.lab.study import TOKENS_READ, TOKENS_WRITTEN
 from mesocosm.settings import setting
 from mesocosm.studies.repeat_after_me_pretrained.claims import CLAIMS
@@ -59,11 +59,17 @@ PRESETS = {
 
 
 def plan(config: Config) -> Iterator[lab.Cell]:
-    """Nothing is trained; but the text must be there and long enough."""
+    """Nothing is trained."""
+    yield from ()
+
+
+def check(config: Config) -> None:
+    """The text must be there and long enough, and so must the models."""
     from mesocosm.studies.repeat_after_me_pretrained import evaluation
 
     evaluation.source(config.text, max(config.lengths)).whole()
-    yield from ()
+    for name in (*config.attention, *(config.state_space or ())):
+        models.check_pretrained(name)
 
 
 def estimate(config: Config) -> dict[str, float]:
@@ -101,6 +107,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     estimate=estimate,
     claims=CLAIMS,
     figures=figures,

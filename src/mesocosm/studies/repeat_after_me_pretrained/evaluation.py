@@ -6,17 +6,13 @@ import torch
 from torch import Tensor
 
 from mesocosm import models, tasks
-from mesocosm.lab.files import UserError
 from mesocosm.models import LanguageModel
 from mesocosm.seeding import generator
 
 
 @lru_cache(maxsize=1)
 def _model(name: str) -> LanguageModel:
-    try:
-        return models.load_pretrained(name)
-    except (ImportError, OSError, ValueError) as error:
-        raise UserError(error) from error
+    return models.load_pretrained(name)
 
 
 def look_up(name: str, task: tasks.PhoneBook, questions: int) -> dict[str, Tensor]:

@@ -157,13 +157,11 @@ def network(config: Config, width: int) -> "Callable[[Any], nn.Module]":
     return partial(models.ResNet.for_task, width=width)
 
 
-def run(config: Config, lab: "Lab") -> None:
-    from mesocosm.lab.files import UserError
+def check(config: Config) -> None:
+    config.images().train()
 
-    try:
-        config.images().train()
-    except (OSError, ImportError) as error:
-        raise UserError(error) from error
+
+def run(config: Config, lab: "Lab") -> None:
     theory.run(config, lab)
     for cell in plan(config):
         history = lab.train(cell)
@@ -180,6 +178,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     claims=CLAIMS,
     figures=figures,
     departures=(

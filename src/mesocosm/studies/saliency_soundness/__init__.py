@@ -108,10 +108,14 @@ def make_network(config: Config, task: Any) -> "nn.Module":
     return models.CNN.for_task(task, channels=config.channels)
 
 
+def check(config: Config) -> None:
+    (cell,) = plan(config)
+    evaluation.check_extras(cell.task)
+
+
 def run(config: Config, lab: "Lab") -> None:
     """Train the classifiers, make maps of their test images for every label by every method, and evaluate them."""
     (cell,) = plan(config)
-    evaluation.check_extras(cell.task)
     trained, untrained = lab.train(cell), lab.population(cell)
     for r, seed in enumerate(cell.seeds):
         if r in trained.diverged:
@@ -133,6 +137,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     claims=CLAIMS,
     figures=figures,
     departures=(

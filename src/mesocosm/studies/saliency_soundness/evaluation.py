@@ -40,16 +40,12 @@ class Chosen(NamedTuple):
 
 
 def check_extras(task: Any) -> None:
-    """See that captum and the images are there, before anything is trained."""
-    from mesocosm.lab.files import UserError
+    """See that captum and the images are there."""
     from mesocosm.seeding import generator
 
     if not find_spec("captum"):
-        raise UserError("captum is not installed: pip install 'mesocosm[saliency]'")
-    try:
-        task.sample(1, generator(0))
-    except (OSError, ImportError) as error:
-        raise UserError(error) from error
+        raise ImportError("captum is not installed: pip install 'mesocosm[saliency]'")
+    task.sample(1, generator(0))
 
 
 def accuracy(task: Any) -> "Measure":

@@ -200,14 +200,13 @@ def make_network(config: Config, task: Any) -> "nn.Module":
     return models.CNN.for_task(task, channels=config.channels)
 
 
-def run(config: Config, lab: "Lab") -> None:
-    from mesocosm.lab.files import UserError
+def check(config: Config) -> None:
     from mesocosm.seeding import generator
 
-    try:
-        config.composites().sample(1, generator(0))
-    except (OSError, ImportError) as error:
-        raise UserError(error) from error
+    config.composites().sample(1, generator(0))
+
+
+def run(config: Config, lab: "Lab") -> None:
     for cell in plan(config):
         population = lab.train(cell).population
         own: Any = {"seed": list(cell.seeds), "step": cell.steps, **cell.settings}
@@ -230,6 +229,7 @@ STUDY = lab.Study(
     presets=PRESETS,
     plan=plan,
     run=run,
+    check=check,
     claims=CLAIMS,
     figures=figures,
     departures=(

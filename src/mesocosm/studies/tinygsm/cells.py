@@ -1,21 +1,21 @@
 """The trainings: generators on a teacher's programs, and verifiers on candidates whose answers are known."""
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from mesocosm import lab, models, training
-from mesocosm.seeding import generator
 from mesocosm.studies.tinygsm.problems import Problems, Verification
+from mesocosm.studies.tinygsm.written import Judged, Pretrained, Texts, Written
 from mesocosm.tasks.word_problems import WordProblemBatch
 
 if TYPE_CHECKING:
     from mesocosm.studies.tinygsm import Config
-    from mesocosm.training.population import Layout
 
 JUDGED = ("shuffled", "all right", "head only", "from scratch")
 REPORTED = ("one checkpoint", "last token")
@@ -24,31 +24,17 @@ ONE_FAMILY = 2
 """The family of the generators that see no other: chains would also teach what " more" means in comparisons."""
 
 
-@dataclass(frozen=True)
-class Only:
-    """Another optimiser that sees the gradient of the parameters of these names alone."""
-
-    optimiser: Any
-    names: Collection[str]
-
-    def columns(self, replicas: int, device: torch.device) -> dict[str, Tensor]:
-        return self.optimiser.columns(replicas, device)
-
-    def init(self, theta: Tensor) -> dict[str, Tensor]:
-        return self.optimiser.init(theta)
-
-    def update(
-        self, theta: Tensor, gradient: Tensor, state: Any, columns: dict[str, Tensor], t: Tensor, layout: "Layout"
-    ) -> None:
-        alone = torch.zeros_like(gradient)
-        for name, view in layout.views(gradient).items():
-            if name in self.names:
-                layout.views(alone)[name].copy_(view)
-        self.optimiser.update(theta, alone, state, columns, t, layout)
+def head_only(head: Collection[str], model: Any, batch: Any) -> Tensor:
+    """The verifier's loss, whose gradient reaches the parameters of these names alone."""
+    rest = {name: weights.detach() for name, weights in model.named_parameters() if name not in head}
+    return training.outcome_loss(partial(functional_call, model, rest), batch)
 
 
-def task_of(config: "Config", kind: type[Problems] = Problems, **changes: Any) -> Problems:
-    return kind(**{"errors": config.errors, **changes})
+def task_of(config: "Config", judge: bool = False, **changes: Any) -> Any:
+    """What generators learn, or verifiers; with a pretrained model, what stands for its files in a plan."""
+    if config.language_model is not None:
+        return Judged() if judge else Written()
+    return (Verification if judge else Problems)(**{"errors": config.errors, **changes})
 
 
 def independent(config: "Config") -> dict[str, Any]:
@@ -57,20 +43,24 @@ def independent(config: "Config") -> dict[str, Any]:
 
 
 def all_cells(config: "Config") -> Iterator[lab.Cell]:
-    few = range(config.few)
+    few, templates = range(config.few), config.language_model is None
     yield generators(config, "generator", range(config.seeds))
-    yield generators(config, "generator, independent errors", few, **independent(config))
-    sizes = [size for size in (*config.examples, config.examples[-1]) for _ in few]
-    families = ["all"] * len(config.examples) * len(few) + ["one"] * len(few)
+    if templates:
+        yield generators(config, "generator, independent errors", few, **independent(config))
+    sizes = [(size, "all") for size in config.examples] + [(config.examples[-1], "one")] * templates
     yield generators(
         config,
         "data",
-        [*few] * (len(config.examples) + 1),
+        [*few] * len(sizes),
         steps=config.examples_steps,
-        settings={"examples": sizes, "families": families},
+        settings={
+            "examples": [size for size, _ in sizes for _ in few],
+            "families": [families for _, families in sizes for _ in few],
+        },
     )
     yield verifiers(config, "verifier", range(config.seeds))
-    yield verifiers(config, "verifier, independent errors", few)
+    if templates:
+        yield verifiers(config, "verifier, independent errors", few)
     for variant in variants(config):
         yield verifiers(config, f"verifier, {variant}", few)
     if not config.reported:
@@ -109,7 +99,7 @@ def generators(
         batch_size=config.batch_size,
         settings=settings or {},
         every=-(-steps // 4),
-        swappable=width is None,
+        swappable=width is None and config.language_model is None,
         complete=False,
     )
 
@@ -118,7 +108,7 @@ def verifiers(config: "Config", name: str, seeds: Sequence[int], width: int | No
     """Verifiers as they are planned, on the teacher's programs; `run` puts the generators' candidates in."""
     return lab.Cell(
         name=name,
-        task=task_of(config, Verification),
+        task=task_of(config, judge=True),
         model=partial(make_model, config, width or config.d_model),
         seeds=list(seeds),
         objective=training.outcome_loss,
@@ -128,33 +118,45 @@ def verifiers(config: "Config", name: str, seeds: Sequence[int], width: int | No
         steps=config.verifier_steps,
         batch_size=config.verifier_batch_size,
         every=max(1, config.verifier_steps // 4),
-        swappable=width is None,
+        swappable=width is None and config.language_model is None,
         complete=False,
     )
 
 
-def make_model(config: "Config", width: int, task: Problems) -> models.Transformer:
+def make_model(config: "Config", width: int, task: Any) -> models.Transformer:
+    """A network with random weights; with a pretrained model, one of its sizes, which stands for it in a plan."""
+    planned = config.language_model is not None
     return models.Transformer.for_task(
         task,
         d_model=width,
         n_layers=config.layers,
-        n_heads=config.heads,
+        n_heads=width // 64 if planned else config.heads,
         d_mlp=8 * width // 3,
         positions="rotary",
         activation="swiglu",
         bias=False,
+        tied=planned and task.output_shape[-1] > 1,
         embedding_std=0.02,
     )
+
+
+def with_files(config: "Config", cell: lab.Cell, texts: Texts) -> lab.Cell:
+    """A planned cell with the problems of the files and with a pretrained model, the large one or the small one."""
+    planned: Any = cell.model
+    small = planned.args[1] == config.d_small
+    name = config.small_language_model if small else config.language_model
+    task: Any = cell.task
+    model = partial(Pretrained, name or "")
+    return dataclasses.replace(cell, task=dataclasses.replace(task, texts=texts), model=model)
 
 
 def unique_examples(config: "Config", cell: lab.Cell) -> training.Epochs:
     """The stream of the cell "data": passes over so many examples, the smaller sets within the larger."""
     largest = config.examples[-1]
-    every, one = (
-        [task_of(config, families=families).sample(largest, generator(seed, "examples")) for seed in range(config.few)]
-        for families in (Problems.families, (ONE_FAMILY,))
-    )
-    samples = [*every, *one]
+    drawn: list[Any] = [cell.task]
+    if "one" in cell.settings["families"]:
+        drawn.append(task_of(config, families=(ONE_FAMILY,)))
+    samples = [task.draw(largest, seed, "examples") for task in drawn for seed in range(config.few)]
     data = WordProblemBatch(*map(torch.cat, zip(*samples)))
     rows = []
     for seed, size, families in zip(cell.seeds, cell.settings["examples"], cell.settings["families"]):

@@ -73,10 +73,12 @@ def draw_curves(records: "DataFrame") -> lab.Drawing:
     teacher = values(records, "generator", "teacher").mean()
     panels[0].axhline(teacher, color=RED, ls="--", label="teacher")
     panels[0].set(xlabel="candidates to choose from", ylabel="share of problems solved")
-    table, one = by_examples(records), by_examples(records, "one")
-    middles = _curve(panels[1], *_columns(table), BLUE, "o", "all families")
-    _curve(panels[1], *_columns(one), GREY, "D", "unknown starts only")
-    panels[1].set(xlabel="unique examples", ylabel="chains and comparisons solved", ylim=(-0.03, 1.03))
+    table, families = by_examples(records), (records["families"] == "one").any()
+    middles = _curve(panels[1], *_columns(table), BLUE, "o", "all families" if families else "generator")
+    if families:
+        _curve(panels[1], *_columns(by_examples(records, "one")), GREY, "D", "unknown starts only")
+    solved = "chains and comparisons solved" if families else "problems solved"
+    panels[1].set(xlabel="unique examples", ylabel=solved, ylim=(-0.03, 1.03))
     for axes, ticks in zip(panels, (numbers, _columns(table)[0])):
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -85,10 +87,11 @@ def draw_curves(records: "DataFrame") -> lab.Drawing:
     caption = (
         "Left: problems solved against the number of candidates; at the largest, "
         + ", ".join(f"{label} {_say(i)}" for label, i in ends.items())
-        + f", teacher {teacher:.3f}. Right: chains and comparisons solved by greedy decoding, against the unique "
+        + f", teacher {teacher:.3f}. Right: {solved} by greedy decoding, against the unique "
         f"examples that a generator saw in equally many steps, from {_say(middles[0])} at {table.columns[0]:g} to "
-        f"{_say(middles[-1])} at {table.columns[-1]:g}; in grey, generators that saw unknown starts alone. Means over "
-        "seeds with 95 % bootstrap intervals."
+        f"{_say(middles[-1])} at {table.columns[-1]:g}"
+        + ("; in grey, generators that saw unknown starts alone" if families else "")
+        + ". Means over seeds with 95 % bootstrap intervals."
     )
     return lab.Drawing("curves", figure, caption)
 

@@ -1,10 +1,12 @@
 """Word problems in rows whose questions all end at one place, to be written on from there, or judged."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mesocosm.seeding import generator as keyed
 from mesocosm.tasks import WordProblems
 from mesocosm.tasks.word_problems import END, WordProblemBatch
 
@@ -21,6 +23,11 @@ class Problems(WordProblems):
     Fields are those of `WordProblems`, with `inputs` `[B, QUESTION + PROGRAM - 1]`.
     """
 
+    question: ClassVar[int] = QUESTION
+    program: ClassVar[int] = PROGRAM
+    entry: ClassVar[str] = "result"
+    """The variable that holds a program's answer."""
+
     @property
     def input_shape(self) -> tuple[int]:
         return (QUESTION + PROGRAM - 1,)
@@ -28,6 +35,10 @@ class Problems(WordProblems):
     @property
     def end(self) -> int:
         return self.tokens.index(END)
+
+    def draw(self, count: int, seed: int, name: str) -> WordProblemBatch:
+        """Problems of a seed's own, for what `name` says."""
+        return self.sample(count, keyed(seed, name))
 
     def sample(self, size: int, generator: torch.Generator) -> WordProblemBatch:
         batch = super().sample(size, generator)
@@ -53,7 +64,9 @@ class Verification(Problems):
     def sample(self, size: int, generator: torch.Generator) -> WordProblemBatch:
         batch = super().sample(size, generator)
         right = (batch.teacher == batch.answer).float()
-        inputs, targets, weights = to_judge(batch.inputs[:, :QUESTION], batch.inputs[:, QUESTION:], right, self.end)
+        inputs, targets, weights = to_judge(
+            batch.inputs[:, :QUESTION], batch.targets[:, QUESTION - 1 :], right, self.end
+        )
         return batch._replace(inputs=inputs, targets=targets, weights=weights)
 
 
@@ -64,9 +77,12 @@ def through_end(programs: Tensor, end: int) -> Tensor:
 
 
 def to_judge(questions: Tensor, programs: Tensor, right: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, targets and weights `[B, T]` for a verifier of programs `[B, P]` that are right, 1 or 0 `[B]`."""
-    programs = programs[:, : PROGRAM - 1]
+    """Inputs, targets and weights `[B, Q + P - 1]` for a verifier of programs `[B, P]` that are right, 1 or 0 `[B]`.
+
+    `questions` are `[B, Q]`. The last token of a program is left out: its end comes before.
+    """
+    programs = programs[:, :-1]
     inputs = torch.cat([questions, programs], 1)
     weights = torch.zeros(inputs.shape)
-    weights[:, QUESTION:] = through_end(programs, end)
+    weights[:, questions.shape[1] :] = through_end(programs, end)
     return inputs, right[:, None].expand(inputs.shape).contiguous(), weights
