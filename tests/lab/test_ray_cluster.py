@@ -216,16 +216,3 @@ def test_on_is_not_for_torchrun(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", "tiny", "--on", "ray", "--out", str(tmp_path / "run")]) == 2
     assert "--on ray is not legal under torchrun" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_node_is_lost_in_a_sweep(nodes, training, tmp_path) -> None:
-    """Two jobs, each of two joined cells; one is done again on the node that is left."""
-    rates = "learning_rates=0.001,0.002"
-    grid = ["sweep", "tiny", "--steps", "1500", "--seeds", "2", "--vary", "n=59,60", "--vary", rates]
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert main([*grid, "--out", str(here)]) == 0
-    lose = lambda worker: nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-    while_training(training, lose, [*grid, "--on", "ray", "--out", str(there)])
-    nodes.add_node(**nodes.args)
-    pd.testing.assert_frame_equal(*(read_table(folder / "records.parquet") for folder in (here, there)))
