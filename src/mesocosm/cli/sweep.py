@@ -116,11 +116,12 @@ def _run(grid: "Sweep", folder: Path, labs: "dict[str, Lab]", options: SweepOpti
         # Whose fault it is shows when each point trains what it lacks.
         console.print(f"[yellow]not all was trained together:[/] {escape(_sentence(error))}")
     for number, name in enumerate(unfinished, start=1):
+        lab = labs.pop(name)  # Its records are then on disk.
         try:
             with console.status(f"[{number}/{len(unfinished)}] {name}"):
-                _finish(points[name], sweeps.place(folder, name), labs[name])
+                _finish(points[name], sweeps.place(folder, name), lab)
         except Exception as error:
-            labs[name].log.error("failed\n%s", traceback.format_exc())
+            lab.log.error("failed\n%s", traceback.format_exc())
             failed[name] = _sentence(error)
     _, verdicts = sweeps.gather(grid, folder)
     if len(verdicts):

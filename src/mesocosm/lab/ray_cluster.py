@@ -93,15 +93,15 @@ class OnRay:
         import ray
 
         self.device = device
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.nodes = len(nodes)
         kind = "GPU" if device == "cuda" else "CPU"
-        self.workers = int(sum(node.get(kind, 0) for node in nodes))
-        if device == "cuda" and not self.workers:
-            raise UserError(f"--device cuda is not legal here: none of the cluster's {self.nodes} nodes has a GPU")
-        self.workers = max(1, self.workers)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fit = [resources for resources in alive if resources.get(kind, 0) >= 1]
+        if device == "cuda" and not fit:
+            raise UserError(f"--device cuda is not legal here: none of the cluster's {len(alive)} nodes has a GPU")
+        self.nodes = len(fit)
         # Nodes of a cluster that grows on demand may not be there yet.
-        self.largest = max((node.get("memory", 0.0) for node in nodes), default=0.0) or float("inf")
+        self.workers = max(1, sum(int(resources[kind]) for resources in fit))
+        self.largest = max((resources.get("memory", 0.0) for resources in fit), default=0.0) or float("inf")
         self.memory = max(self.largest - PROCESS, PROCESS)
 
     def carry_out(self, jobs: Sequence[Job], done: "Callable[[Job, Saved], None]", overview: Overview) -> None:

@@ -110,12 +110,13 @@ def run(
     began, cpu = time.monotonic(), time.process_time()
     earlier = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     lab.log.info("run %s %s", request.study, json.dumps(dataclasses.asdict(request.config)))
-    spread_over = earlier.get("cluster")
+    cells, spread_over = list(study.plan(request.config)), earlier.get("cluster")
+    if cluster and (here := sum(not cell.complete for cell in cells)):
+        console.print(f"{here} of {len(cells)} cells need what the study makes on the way: they train here")
     if cluster and (parts := jobs.unfinished(request, folder)):
         with cluster() as executor:
             spread_over = {"nodes": executor.nodes, "workers": executor.workers}
             jobs.spread(request.study, [[part] for part in parts], lab, executor, console)
-    cells = list(study.plan(request.config))
     with Progress(request.study, _work(lab, cells), console) as lab.progress:
         train_all(request, lab)
     write_table(folder / "records.parquet", lab.records())

@@ -42,9 +42,7 @@ class Sweep:
                 config = dataclasses.replace(self.base.config, **point)
             except ValueError as error:
                 raise UserError(f"the point {name} is not legal: {error}") from error
-            found["".join(c if c.isalnum() or c in "=.-_+," else "_" for c in name)] = dataclasses.replace(
-                self.base, config=config
-            )
+            found[slug(name)] = dataclasses.replace(self.base, config=config)
         return found
 
     def identity(self) -> str:
@@ -58,6 +56,11 @@ def told(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(map(told, value))
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def slug(name: str) -> str:
+    """A name of points as that of a file."""
+    return "".join(c if c.isalnum() or c in "=.-_+," else "_" for c in name)
 
 
 def create(sweep: Sweep, out: Path | None) -> Path:

@@ -12,7 +12,7 @@ from mesocosm.lab.files import read_json
 from mesocosm.lab.folder import load_study
 from mesocosm.lab.runner import save_drawing
 from mesocosm.lab.study import Drawing
-from mesocosm.lab.sweep import Sweep, place, told
+from mesocosm.lab.sweep import Sweep, place, slug, told
 from mesocosm.lab.text import number
 from mesocosm.report.page import render
 from mesocosm.report.pictures import allowed, inline
@@ -76,7 +76,7 @@ def draw(sweep: Sweep, verdicts: "DataFrame") -> Iterator[Drawing]:
         if chosen.empty:
             continue
         where = ", ".join(f"{field} = {value}" for field, value in combination)
-        name = "-".join(["effects", *(f"{field}={value}" for field, value in combination)])
+        name = slug("-".join(["effects", *(f"{field}={value}" for field, value in combination)]))
         figure = _panels(sweep, fields[:2], chosen, verdicts, where)
         yield Drawing(name, figure, _caption(fields[:2], where))
 
@@ -85,8 +85,8 @@ def _caption(fields: list[str], where: str) -> str:
     over = f" where {where}" if where else ""
     if len(fields) == 1:
         return (
-            f"Effect of each claim by {fields[0]}{over}, with its 95 % interval; shaded, what the rule's bound allows. "
-            "Green discs are supported, red crosses not supported, yellow diamonds inconclusive."
+            f"Effect of each claim by {fields[0]}{over}, with its 95 % interval; shaded, what the rule's first bound "
+            "allows. Green discs are supported, red crosses not supported, yellow diamonds inconclusive."
         )
     return (
         f"Verdict and effect of each claim by {fields[0]} and {fields[1]}{over}; the colour is the effect, grey where "
@@ -138,7 +138,7 @@ def _line(axes: "Axes", sweep: Sweep, field: str, mine: "DataFrame", unit: str) 
         low, high = min([low, *filter(math.isfinite, span)]), max([high, *filter(math.isfinite, span)])
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         axes.axhspan(max(span[0], axes.get_ylim()[0]), min(span[1], axes.get_ylim()[1]), color="#D5EEE6", zorder=0)
-    if numbers and min(xs.values()) > 0 and max(xs.values()) >= 10 * min(xs.values()):
+    if numbers and min(xs.values()) > 0 and max(xs.values()) >= 5 * min(xs.values()):
         axes.set_xscale("log")
     axes.set_xticks(list(xs.values()), list(xs), minor=False)
     axes.set_xticks([], minor=True)
