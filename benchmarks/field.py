@@ -17,8 +17,6 @@ bandwidth of a copy of 256 MB. The stand-ins, all of them fresh code:
 """
 
 import argparse
-import copy
-import math
 import os
 import queue
 import statistics
@@ -30,8 +28,8 @@ from typing import Any, NamedTuple
 
 import torch
 from engine import PARITY, TRANSFORMER, Setting, operations, spread
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from field_scripts import GatheringTransformer, loaded
+from torch import Tensor
 
 from mesocosm.models import MLP, Transformer
 from mesocosm.seeding import generator
@@ -48,7 +46,7 @@ class Field:
     setting: Setting
     replicas: int
     steps: int
-    """Of a population in one span; single models take ten times as many in all."""
+    """Of a population in one span; a single model takes as many, or a tenth of the replica-steps."""
     jax: str | None = None
     standin: Callable[[Setting, str], Callable[[], None]] | None = None
 
@@ -64,68 +62,6 @@ def ordinary(setting: Setting, device: str) -> Callable[[], None]:
         optimiser.step()
 
     return step
-
-
-def loaded(setting: Setting, device: str, model: nn.Module | None = None, copies: int = 0) -> Callable[[], None]:
-    """The loop of a script: a data loader, a loss read at every step and now and then a copy of the model."""
-    model = (model or setting.make()).to(device)
-    optimiser = setting.plain_optimiser(model.parameters())
-    batch = setting.task.sample(100 * setting.batch_size, generator(0, "benchmark"))
-    data = TensorDataset(batch.inputs, batch.targets, batch.weights)
-    kind, losses, history = type(batch), [], []
-    rest = [None] * (len(batch) - 3)
-
-    def forever():
-        while True:
-            yield from DataLoader(data, setting.batch_size, shuffle=True)
-
-    batches = forever()
-
-    def step() -> None:
-        parts = [part.to(device) for part in next(batches)]
-        optimiser.zero_grad()
-        loss = setting.objective(model, kind(*parts, *rest))
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-        if copies and len(losses) % copies == 0:
-            history.append(copy.deepcopy(model))
-
-    return step
-
-
-class GatheringAttention(nn.Module):
-    """Attention whose relative positions are a table `[T, T, D]`, as a script would write it."""
-
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__()
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.relative = nn.Embedding(length, width)
-        self.dropout, self.added = nn.Dropout(0.1), nn.Dropout(0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        positions = torch.arange(x.shape[1], device=x.device)
-        distance = positions[:, None] - positions
-        query, key, value = self.qkv(x).chunk(3, -1)
-        keys = key[:, None] + self.relative(distance.clamp_min(0))  # [B, T, T, D]
-        scores = (query[:, :, None] * keys).sum(-1) / math.sqrt(x.shape[-1])
-        pattern = self.dropout(scores.masked_fill(distance < 0, -math.inf).softmax(-1))
-        return self.added(self.out(pattern @ value))
-
-
-class GatheringTransformer(nn.Module):
-    def __init__(self, symbols: int, length: int, width: int) -> None:
-        super().__init__()
-        self.embed, self.dropout = nn.Embedding(symbols, width), nn.Dropout(0.1)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.layers = nn.ModuleList(GatheringAttention(length, width) for _ in range(2))
-        self.unembed = nn.Linear(width, symbols, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.dropout(self.embed(tokens))
-        for norm, layer in zip(self.norms, self.layers):
-            x = x + layer(norm(x))
-        return self.unembed(self.norms[2](x))
 
 
 def repeated(step: Callable[[], None], steps: int) -> Span:
@@ -260,7 +196,7 @@ def limits(device: str) -> tuple[float, float]:
 
 
 def variants(at: Field, device: str, compiled: bool) -> dict[str, Span]:
-    alone = max(1, at.steps * at.replicas // 10)
+    alone = max(at.steps, at.steps * at.replicas // 10)
     found: dict[str, Span] = {"ordinary loop": repeated(ordinary(at.setting, device), alone)}
     if at.standin:
         found["stand-in"] = repeated(at.standin(at.setting, device), alone)
@@ -366,7 +302,7 @@ ZOOLOGY = Setting(
 )
 FIELDS = {
     "parity": Field(PARITY, 64, 64, jax="parity"),
-    "transformer": Field(TRANSFORMER, 8, 4, jax="transformer"),
+    "transformer": Field(TRANSFORMER, 8, 8, jax="transformer"),
     "parity-wide": Field(WIDE, 16, 32, standin=loaded),
     "markov": Field(
         MARKOV,
@@ -374,7 +310,7 @@ FIELDS = {
         2,
         standin=lambda setting, device: loaded(setting, device, GatheringTransformer(2, 100, 16), copies=10),
     ),
-    "zoology": Field(ZOOLOGY, 1, 4, standin=loaded),
+    "zoology": Field(ZOOLOGY, 1, 8, standin=loaded),
 }
 
 
