@@ -93,7 +93,7 @@ class ShardedPopulation(Population):
         self._shard(device)
         for seed in seeds[1:]:
             self._add(Population(make_model, [seed]))
-        self.seeds, self.index = list(seeds), list(range(len(seeds)))
+        self.seeds, self.index, self.of = list(seeds), list(range(len(seeds))), len(seeds)
         self.to(device)
 
     def _shard(self, device: str) -> None:
