@@ -59,7 +59,7 @@ class SAM(_Optimiser):
     def ascend(self, theta: Tensor, gradient: Tensor, columns: dict[str, Tensor], layout: Layout) -> Tensor:
         """The weights `[R, P]` at which the step's gradient is to be taken."""
         if self.only is not every:
-            gradient = gradient * _mask(layout, self.only).to(theta.device)
+            gradient = gradient * _mask(layout, self.only, theta.device)
         return theta + columns["rho"] * _direction(theta, gradient, self.adaptive, layout.norms)
 
 
@@ -70,8 +70,8 @@ def _direction(weights: Tensor, gradient: Tensor, adaptive: bool, norms: Callabl
 
 
 @cache
-def _mask(layout: Layout, only: Callable[[str], bool]) -> Tensor:
-    mask = torch.zeros(layout.size)
+def _mask(layout: Layout, only: Callable[[str], bool], device: torch.device) -> Tensor:
+    mask = torch.zeros(layout.size, device=device)
     for name, view in layout.views(mask).items():
         view.fill_(float(only(name)))
     return mask
