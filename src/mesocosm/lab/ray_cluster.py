@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -113,34 +114,53 @@ class OnRay:
             task.options(**self._needs(job)).remote(job, versions(), board, i): job for i, job in enumerate(jobs)
         }
         failed = None
-        try:
-            while running:
-                ready, _ = ray.wait(list(running), timeout=POLL_SECONDS, fetch_local=False)
-                for reference in ready:
-                    job = running.pop(reference)
-                    try:
-                        saved = _result(reference, job)
-                    except RunError as error:
-                        failed = error
-                        overview.fail(job, error)
-                    else:
-                        done(job, saved)
-                unfinished = set(running.values())
-                for number, facts in _news(board).items():
-                    if jobs[number] in unfinished:
-                        overview.hear(jobs[number], facts)
-        finally:
-            if running:
-                for reference in running:
-                    ray.cancel(reference)
-                ray.wait(list(running), num_returns=len(running), timeout=PATIENCE_SECONDS, fetch_local=False)
-            ray.kill(board)
+        with _ctrl_c() as stopping:
+            try:
+                while running:
+                    if stopping:
+                        raise KeyboardInterrupt
+                    ready, _ = ray.wait(list(running), timeout=POLL_SECONDS, fetch_local=False)
+                    for reference in ready:
+                        job = running.pop(reference)
+                        try:
+                            saved = _result(reference, job)
+                        except RunError as error:
+                            failed = error
+                            overview.fail(job, error)
+                        else:
+                            done(job, saved)
+                    unfinished = set(running.values())
+                    for number, facts in _news(board).items():
+                        if jobs[number] in unfinished:
+                            overview.hear(jobs[number], facts)
+            finally:
+                if running:
+                    for reference in running:
+                        ray.cancel(reference)
+                    ray.wait(list(running), num_returns=len(running), timeout=PATIENCE_SECONDS, fetch_local=False)
+                ray.kill(board)
         if failed:
             raise failed
 
     def _needs(self, job: Job) -> dict[str, Any]:
         memory = int(min(job.memory + PROCESS, self.largest))
         return {"num_cpus": 1, "num_gpus": 1 if job.device == "cuda" else 0, "memory": memory}
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C is put in, since code of Ray's swallows exceptions; the second stops at once."""
+    heard: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        heard.append(number)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Board:
