@@ -57,7 +57,8 @@ def test_small_steps_are_stacked_until_they_fill_the_device(monkeypatch) -> None
     assert plan(make, task, range(3)) == (7, "stacked")
     assert plan(make, task, [5]) == (7, "stacked")
     monkeypatch.setattr(gradients, "LARGE", {"cpu": 1.5 * flops})
-    assert plan(make, task, range(3)) == (2, "stacked")
+    assert plan(make, task, range(4)) == (2, "stacked")
+    assert plan(make, task, range(3)) == (3, "stacked"), "none is left by itself"
     monkeypatch.setattr(gradients, "LARGE", {"cpu": 0.9 * flops})
     stack, reason = plan(make, task, range(3))
     assert stack == 1

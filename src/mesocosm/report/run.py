@@ -47,6 +47,7 @@ class Run:
         changed = ", ".join(s["name"] for s in self.settings if s["value"] != s["preset"])
         recipe = f"preset {self.request.preset}" + (f" except {changed}" if changed else "")
         recipe += f"; model {self.request.model}" if self.request.model else ""
+        recipe += f"; {self.request.precision}" if self.request.precision != "float32" else ""
         seeds = counted(self.request.config.seeds, "seed")
         return f"{seeds}; {trained} of training on {self.machine}; {recipe}; {self.date:%Y-%m-%d}"
 
@@ -69,6 +70,7 @@ class Run:
         """The command line that runs it again."""
         words = ["mesocosm", "run", self.request.study, "--preset", self.request.preset]
         words += ["--model", self.request.model] if self.request.model else []
+        words += ["--precision", self.request.precision] if self.request.precision != "float32" else []
         for s in self.settings:
             flag, value = s["name"].replace("_", "-"), s["value"]
             if value == s["preset"]:

@@ -100,4 +100,8 @@ def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -
         population.mappable = False
         population.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
         return 1
-    return max(fitting, 2)
+    size = max(fitting, 2)
+    # A last replica by itself would step beside an idle twin.
+    while len(population) > size and len(population) % size == 1:
+        size += 1
+    return size
