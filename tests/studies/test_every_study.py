@@ -70,7 +70,7 @@ train = Lab.train
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 @pytest.mark.usefixtures("tiny_default")
 def test_any_configuration_runs_or_is_refused_in_one_sentence(study: str, data) -> None:
