@@ -40,9 +40,15 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][A-Za-z])|(?<=[A-Z])(?=[A-Z][a-z])|_", "-", name).lower()
 
 
-def _docstring_of(text: str, attribute: str) -> str:
-    found = re.search(rf'^(?:class|def) {attribute}\b.*?:\n    (?:r?"""(.*?)""")', text, re.DOTALL | re.MULTILINE)
-    return found[1] if found else ""
+DEFINITION = re.compile(r"^(?:class|def) (\w+)", re.MULTILINE)
+DOCSTRING = re.compile(r'.*?:\n    r?"""(.*?)"""', re.DOTALL)
+
+
+def _docstrings(text: str, names: list[str]) -> list[str]:
+    """Of the classes and functions of these names in a source text."""
+    ends = {found[1]: found.end() for found in reversed(list(DEFINITION.finditer(text)))}
+    docstrings = [DOCSTRING.match(text, ends[name]) if name in ends else None for name in names]
+    return [found[1] if found else "" for found in docstrings]
 
 
 def _describe(docstring: str) -> tuple[str, str]:
@@ -63,14 +69,15 @@ def _read_file(kind: str, module: str, path: Path) -> list[Piece]:
         return [Piece(kind, name, module, "STUDY", *_describe(_docstring_of_module(text)))]
     public = re.search(r"^__all__ = (\[.*?\])", text, re.DOTALL | re.MULTILINE)
     names: list[str] = ast.literal_eval(public[1]) if public else []
-    return [Piece(kind, kebab(n), module, n, *_describe(_docstring_of(text, n))) for n in names]
+    docstrings = _docstrings(text, names)
+    return [Piece(kind, kebab(n), module, n, *_describe(docstring)) for n, docstring in zip(names, docstrings)]
 
 
 def _read_entry_point(kind: str, name: str, value: str) -> Piece:
     module, _, attribute = value.partition(":")
     spec = find_spec(module)
     text = Path(spec.origin).read_text() if spec and spec.origin else ""
-    docstring = _docstring_of_module(text) if kind == "study" else _docstring_of(text, attribute)
+    docstring = _docstring_of_module(text) if kind == "study" else _docstrings(text, [attribute])[0]
     return Piece(kind, name, module, attribute, *_describe(docstring))
 
 

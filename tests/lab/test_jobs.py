@@ -128,6 +128,15 @@ def test_records_do_not_depend_on_what_was_trained_ahead(tmp_path: Path) -> None
     pd.testing.assert_frame_equal(*records)
 
 
+def test_jobs_of_equal_names_in_several_runs_are_counted_apart() -> None:
+    parts = [jobs.Part(request(), Path(name), "rate=0.1", 3) for name in ("one", "two")]
+    some = jobs.plan_jobs([[part] for part in parts], Lab(None), jobs.InProcess())
+    overview = Overview("tiny", some, Console(file=io.StringIO()))
+    overview.finish(some[0], 1.0)
+    assert "1/2 trainings done" in overview._line()
+    assert overview.reached() == pytest.approx(overview.total / 2)
+
+
 def test_jobs_are_cut_where_that_makes_them_faster() -> None:
     part = jobs.Part(request(), Path("run"), "rate=0.1", 64)
     job = jobs.Job((part,), range(64), steps=100, flops=1e6, fills=300, weights=4, lockstep=10)

@@ -4,12 +4,14 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 import typing
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mesocosm.lab.files import UserError
 from mesocosm.lab.text import flops, size
@@ -31,14 +33,16 @@ def list_pieces(json: bool) -> int:
         print(_as_json([piece for kind in KINDS for piece in pieces(kind).values()]))
         return 0
     for kind in KINDS:
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True, style="bold")
-        table.add_column()
-        for piece in pieces(kind).values():
-            table.add_row(piece.name, piece.summary)
+        known = pieces(kind)
+        width = max(map(len, known)) + 2
         plural = {"study": "studies"}.get(kind, kind + "s")
         console.print(f"[bold]{plural}[/bold]")
-        console.print(table)
+        for name, piece in known.items():
+            # A table of rich would take longer than all the rest.
+            lines = textwrap.wrap(piece.summary, max(20, console.width - width)) or [""]
+            text = Text(f"{name:{width}}" + f"\n{' ' * width}".join(lines))
+            text.stylize("bold", 0, len(name))
+            console.print(text, soft_wrap=True)
     return 0
 
 

@@ -52,7 +52,7 @@ class Overview(Progress):
 
     def __init__(self, title: str, jobs: Sequence[Job], console: Console) -> None:
         self.running: dict[Job, dict[str, Any]] = {}
-        super().__init__(title, {job.name: job.work for job in jobs}, console)
+        super().__init__(title, {str(job.path): job.work for job in jobs}, console)
 
     def watch(self, job: Job) -> Reporter:
         """A watcher of a job that is done in this process."""
