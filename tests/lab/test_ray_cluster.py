@@ -42,7 +42,8 @@ SLOW = [
     "0.02",
 ]
 """Four cells that take some seconds each: they never learn."""
-PORT = 17001
+PORT = 17001 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Each process of the tests has a cluster of its own."""
 # Ray leaves its log files open.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:unclosed file .*/ray/session_:ResourceWarning",
