@@ -1,6 +1,7 @@
 """What two processes do together, in a module that both can import."""
 
 import os
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from mesocosm.training.streams import Online
 # Sentences of different lengths: processes' shares have different numbers of tokens.
 TASK = ProbabilisticGrammar(levels=3)
 SEEDS = [0, 1]
+
+
+def free_port() -> int:
+    """One at which processes can meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def taught(steps: int = 4) -> History:

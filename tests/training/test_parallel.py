@@ -1,6 +1,5 @@
 """Two processes that share every batch train as one does."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import pandas
 import pytest
 import torch
 from torch import multiprocessing
-from two_processes import SEEDS, TASK, of_rank, of_rank_with_dropout, taught
+from two_processes import SEEDS, TASK, free_port, of_rank, of_rank_with_dropout, taught
 
 from mesocosm.lab.files import read_table
 from mesocosm.training.streams import Online
@@ -17,9 +16,7 @@ from mesocosm.training.streams import Online
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 def test_two_processes_train_as_one(tmp_path: Path, port: int) -> None:

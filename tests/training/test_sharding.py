@@ -1,7 +1,6 @@
 """Replicas that are split over processes train as whole ones do."""
 
 import signal
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,12 @@ import torch
 from sharded_processes import CASES, SEEDS, Keeper, found, model, of_rank, trained
 from torch import multiprocessing
 from torch.multiprocessing import ProcessExitedException
+from two_processes import free_port
 
 from mesocosm.lab.lab import Lab
 from mesocosm.training import SGD, Growth, Population, copy_last, cross_entropy, loop, train
 
 Found = dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mesocosm.lab.files import UserError, read_json, write, write_json
-from mesocosm.lab.folder import locked
+from mesocosm.lab.files import read_json, write, write_json
+from mesocosm.lab.folder import load_study, locked
+from mesocosm.lab.runner import peak_memory
 from mesocosm.lab.text import size
 from mesocosm.pieces import pieces
 
@@ -26,13 +27,12 @@ PHASES = ("sampling", "step", "measuring", "drawing")
 
 def bench_studies(names: Sequence[str], preset: str, to: Path) -> int:
     """Run studies one after the other, each in a process of its own, and write the table after each."""
-    known, failed = pieces("study"), []
     for name in names:
-        if name not in known:
-            raise UserError(f"there is no study {name!r}; choose from: {', '.join(known)}")
+        load_study(name)
+    failed = []
     to.mkdir(parents=True, exist_ok=True)
     with locked(to):
-        for name in names or known:
+        for name in names or pieces("study"):
             if not _is_timed(to / name, preset) and (error := _run(name, preset, to)):
                 console.print(f"{name}: {error}")
                 failed.append(name)
@@ -77,7 +77,7 @@ def _run(study: str, preset: str, to: Path) -> str | None:
         "preset": preset,
         "seconds": time.monotonic() - began,
         "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_memory_bytes": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_memory_bytes": peak_memory(used),
     }
     write_json(unfinished / "bench.json", facts)
     with contextlib.suppress(FileNotFoundError):

@@ -20,6 +20,11 @@ class RunError(Exception):
     """What was asked for is sound, but it failed; exit status 1."""
 
 
+def file_name(words: str, kept: str = "=.-_") -> str:
+    """A name with `_` for all but letters, digits and the signs `kept`."""
+    return "".join(c if c.isalnum() or c in kept else "_" for c in words)
+
+
 def write(path: Path, data: bytes) -> None:
     """Replace `path` atomically: temporary file, fsync, rename.
 

@@ -1,14 +1,14 @@
 """The laboratory: trains a study's cells into a run folder, remembers what is done, and keeps the records."""
 
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mesocosm.lab.files import RunError, read_tensors, write_tensors
+from mesocosm.lab.files import RunError, file_name, read_tensors, write_tensors
+from mesocosm.lab.interruption import first_ctrl_c
 from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Lab:
         architecture: "Callable[[Any], Any] | None" = None,
         progress: "Watcher | None" = None,
     ) -> None:
+        from mesocosm.training.history import PHASES
         from mesocosm.training.parallel import leads, processes
 
         self.folder, self.device, self.compile, self.stack = folder, device, compile, stack
@@ -52,7 +53,7 @@ class Lab:
         self.precision, self.architecture, self.progress = precision, architecture, progress
         self.log = logging.getLogger("mesocosm.run")
         self.seconds: dict[str, float] = {}
-        self.phases = {"sampling": 0.0, "step": 0.0, "measuring": 0.0}
+        self.phases = dict.fromkeys(PHASES, 0.0)
         """Where the time went."""
         self.interrupted = False
         self.writes = leads()
@@ -163,26 +164,19 @@ class Lab:
         return table[[*COLUMNS[:1], *settings, *COLUMNS[1:]]].sort_values(order, kind="stable", ignore_index=True)
 
     def checkpoint(self, name: str) -> Path | None:
-        slug = "".join(c if c.isalnum() or c in "=.-_" else "_" for c in name)
-        return self.folder / "checkpoints" / f"{slug}.safetensors" if self.folder else None
+        return self.folder / "checkpoints" / f"{file_name(name)}.safetensors" if self.folder else None
 
     def stop_if_interrupted(self) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> AbstractContextManager[None]:
         """Let the first Ctrl-C save and stop at the next step, and the second stop at once."""
 
-        def on_signal(number: int, frame: object) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        def interrupt() -> None:
             self.interrupted = True
 
-        before = signal.signal(signal.SIGINT, on_signal if self.writes else signal.SIG_IGN)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+        return first_ctrl_c(interrupt if self.writes else None)
 
 
 class _Watcher:

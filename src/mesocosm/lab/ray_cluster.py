@@ -8,13 +8,14 @@ import importlib.util
 import logging
 import os
 import re
-import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mesocosm.lab.files import RunError, UserError
+from mesocosm.lab.interruption import first_ctrl_c
 from mesocosm.lab.jobs import Job, train_job
 from mesocosm.lab.overview import Overview, Reporter
 
@@ -113,22 +114,16 @@ class OnRay:
         running = {
             task.options(**self._needs(job)).remote(job, versions(), board, i): job for i, job in enumerate(jobs)
         }
-        failed = None
-        with _ctrl_c() as stopping:
+        # Code of Ray's may swallow the exception that Ctrl-C raises.
+        failed, stopping = None, Event()
+        with first_ctrl_c(stopping.set):
             try:
                 while running:
-                    if stopping:
+                    if stopping.is_set():
                         raise KeyboardInterrupt
                     ready, _ = ray.wait(list(running), timeout=POLL_SECONDS, fetch_local=False)
                     for reference in ready:
-                        job = running.pop(reference)
-                        try:
-                            saved = _result(reference, job)
-                        except RunError as error:
-                            failed = error
-                            overview.fail(job, error)
-                        else:
-                            done(job, saved)
+                        failed = _deliver(reference, running.pop(reference), done, overview) or failed
                     unfinished = set(running.values())
                     for number, facts in _news(board).items():
                         if jobs[number] in unfinished:
@@ -145,22 +140,6 @@ class OnRay:
     def _needs(self, job: Job) -> dict[str, Any]:
         memory = int(min(job.memory + PROCESS, self.largest))
         return {"num_cpus": 1, "num_gpus": 1 if job.device == "cuda" else 0, "memory": memory}
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C is put in, since code of Ray's swallows exceptions; the second stops at once."""
-    heard: list[int] = []
-
-    def on_signal(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        heard.append(number)
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield heard
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Board:
@@ -196,6 +175,17 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("mesocosm", "torch")}
+
+
+def _deliver(reference: Any, job: Job, done: "Callable[[Job, Saved], None]", overview: Overview) -> RunError | None:
+    """Hand over what a job gave; the error that it failed with, if it did."""
+    try:
+        saved = _result(reference, job)
+    except RunError as error:
+        overview.fail(job, error)
+        return error
+    done(job, saved)
+    return None
 
 
 def _result(reference: Any, job: Job) -> "Saved":

@@ -120,7 +120,7 @@ def run(
     with Progress(request.study, _work(lab, cells), console) as lab.progress:
         train_all(request, lab)
     write_table(folder / "records.parquet", lab.records())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = peak_memory(resource.getrusage(resource.RUSAGE_SELF))
     facts = folders.environment(lab.device, lab.stack, lab.compile) | {
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "wall_seconds": round(sum(lab.seconds.values()), 2),
@@ -139,6 +139,11 @@ def run(
     write_json(folder / "environment.json", facts | {"seconds_by_phase": phases})
     lab.log.info("done: %s", ", ".join(f"{j.id} {j.verdict}" for j in judgements))
     return judgements
+
+
+def peak_memory(used: resource.struct_rusage) -> int:
+    """The most bytes that a process has held."""
+    return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def train_all(request: folders.Request, lab: "Lab") -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesocosm.lab import folder as folders
 from mesocosm.lab import jobs
-from mesocosm.lab.files import UserError, read_json, read_table, write, write_table
+from mesocosm.lab.files import UserError, file_name, read_json, read_table, write, write_table
 from mesocosm.lab.study import Cell
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def told(value: Any) -> str:
 
 def slug(name: str) -> str:
     """A name of points as that of a file."""
-    return "".join(c if c.isalnum() or c in "=.-_+," else "_" for c in name)
+    return file_name(name, kept="=.-_+,")
 
 
 def create(sweep: Sweep, out: Path | None) -> Path:
