@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy
+from settings import PARITY, TRANSFORMER
 
 from mesocosm.tasks.flip_flop import IGNORE, READ, WRITE, ZERO
 
@@ -124,8 +125,8 @@ def zeros(weights: Weights) -> tuple[Weights, Weights]:
 
 
 PARTS = {
-    "parity": (parity_loss, partial(parity_sample, size=32, n=50, k=3), partial(sgd, rate=0.1, decay=0.01)),
-    "transformer": (
+    PARITY.name: (parity_loss, partial(parity_sample, size=32, n=50, k=3), partial(sgd, rate=0.1, decay=0.01)),
+    TRANSFORMER.name: (
         partial(transformer_loss, layers=2, heads=4),
         partial(flip_flop_sample, size=16, length=64, p_ignore=0.8),
         partial(adamw, rate=1e-3, decay=0.1),

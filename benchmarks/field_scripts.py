@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from engine import Setting
+from settings import Setting
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
