@@ -224,7 +224,11 @@ def limits(device: str, precision: str) -> tuple[float, float]:
 
 def variants(at: Field, given: argparse.Namespace) -> dict[str, Callable]:
     found = {"ordinary loop": ordinary, "stand-in": standin, "population": population, "compiled": compiled, "jax": jax}
-    leave = {"stand-in": not at.standin, "compiled": given.no_compile, "jax": not at.jax or given.precision != "float32"}
+    leave = {
+        "stand-in": not at.standin,
+        "compiled": given.no_compile,
+        "jax": not at.jax or given.precision != "float32",
+    }
     if at.jax and not importlib.util.find_spec("jax"):
         print("JAX is not installed: its row is left out")
         leave["jax"] = True
@@ -297,7 +301,8 @@ def main() -> None:
     given = parser.parse_args()
     hold(given.threads)
     for name in given.settings:
-        for given.at in given.replicas:
+        for replicas in given.replicas:
+            given.at = replicas
             compare(name, given)
 
 
