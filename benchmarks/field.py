@@ -124,24 +124,30 @@ def standin(at: Field, given: argparse.Namespace, turns: Turns) -> None:
     repeated(at.standin(at.setting, given.device), max(1, at.replica_steps // 10), turns)
 
 
+class Timed(Online):
+    """A stream that adds up the seconds it takes."""
+
+    seconds = 0.0
+
+    def draw(self, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        drawn = super().draw(*arguments)
+        self.seconds += time.perf_counter() - began
+        return drawn
+
+
 def population(at: Field, given: argparse.Namespace, turns: Turns, compile: bool = False) -> None:
     setting, replicas = at.setting, at.replicas
-    online, spent = Online(setting.task, setting.batch_size, range(replicas)), [0.0]
+    stream = Timed(setting.task, setting.batch_size, range(replicas))
     # Whole chunks of samples in every turn.
-    every = -(-max(1, at.replica_steps // replicas) // online.chunk) * online.chunk if replicas > 8 else 8
-
-    def stream(*arguments: Any) -> Any:
-        began = time.perf_counter()
-        batch = online(*arguments)
-        spent[0] += time.perf_counter() - began
-        return batch
+    every = -(-max(1, at.replica_steps // replicas) // stream.chunk) * stream.chunk if replicas > 8 else 8
 
     def turn(stack: Population, step: int) -> dict:
         if step:
             # Replicas whose step fills the device are trained one after the other.
-            turns.tell(every * min(len(stack), replicas), spent[0])
+            turns.tell(every * min(len(stack), replicas), stream.seconds)
         turns.wait()
-        spent[0] = 0.0
+        stream.seconds = 0.0
         return {}
 
     train(

@@ -1,7 +1,6 @@
 """Sparse parities of ±1 bits: easy for statistics, hard for computation."""
 
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,16 +27,13 @@ def random_signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
 def signs_of(words: Tensor, count: int) -> Tensor:
     """The first `count` bits of words `[..., W]` int64 as ±1 numbers, `[..., count]` float32."""
+    # By a table that has the signs of a byte's eight bits as eight int8 in one number.
+    shifts = torch.arange(7, -1, -1, device=words.device)
+    bits = torch.arange(256, device=words.device)[:, None] >> shifts & 1
+    table = (1 - 2 * bits).to(torch.int8).view(torch.int64)[:, 0]
     octets = words.clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
-    eights = _eights(words.device).index_select(0, octets.int())
+    eights = table.index_select(0, octets.int())
     return eights.view(torch.int8).unflatten(0, (*words.shape[:-1], -1))[..., :count].float()
-
-
-@cache
-def _eights(device: torch.device) -> Tensor:
-    """The signs of each byte's eight bits, as eight int8 in one number, `[256]`."""
-    bits = torch.arange(256)[:, None] >> torch.arange(7, -1, -1) & 1
-    return (1 - 2 * bits).to(torch.int8).view(torch.int64)[:, 0].to(device)
 
 
 def cube(n: int) -> Tensor:

@@ -24,11 +24,14 @@ class Meter:
 
     Args:
         stream: as `train` takes it.
+        read: makes a batch of what is given to `step`.
         gradients: how many a step takes.
     """
 
-    def __init__(self, objective: Callable[..., Tensor], stream: Callable[..., Any], gradients: int) -> None:
-        self.objective, self.stream, self.gradients = objective, stream, gradients
+    def __init__(
+        self, objective: Callable[..., Tensor], stream: Callable[..., Any], read: Callable[[Any], Any], gradients: int
+    ) -> None:
+        self.objective, self.stream, self.read, self.gradients = objective, stream, read, gradients
         self.known: dict[tuple, Tensor] = {}
 
     def step(self, population: Population, batch: Any, step: int) -> Tensor:
@@ -43,7 +46,7 @@ class Meter:
         if kind not in self.known:
             alone = population.select([place])
             with flop_counter() as drawing:
-                batch = self.stream(step, alone.index, population.device) if batch is None else batch
+                batch = self.stream(step, alone.index, population.device) if batch is None else self.read(batch)
             flops = drawing.get_total_flops() + self.gradients * flops_of_step(alone, self.objective, batch, step)
             inputs = batch.inputs[0]
             tokens = len(inputs) if inputs.is_floating_point() else inputs.numel()

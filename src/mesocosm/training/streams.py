@@ -1,7 +1,7 @@
 """Streams of batches: what each replica sees at each step, as a pure function of its keys and the step."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,17 @@ def kinds_of(stream: Any, step: int, index: Sequence[int]) -> list[Any]:
     return stream.kinds(step, index) if hasattr(stream, "kinds") else [None] * len(index)
 
 
+class Words(NamedTuple):
+    """What the samples of a `WordTask` are read from."""
+
+    words: Tensor
+
+
 class Online:
     """Fresh samples at every step, drawn in chunks of steps so that sampling stays a small part of a step.
 
-    Of a `WordTask` words are drawn in chunks, on the device of the replicas, and read step by step for all of them.
+    Of a `WordTask` random words are drawn in chunks, on the device of the replicas. `train` takes the words (`draw`)
+    and reads them (`read`) as a part of its step, which may be compiled or recorded.
 
     Args:
         task: one task for all replicas, or one a replica (of equal shapes).
@@ -45,19 +52,25 @@ class Online:
 
     def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
         """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        return self.read(self.draw(step, index, device))
+
+    def draw(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """This step's words, which `read` makes a batch of, or a batch as it is."""
         number, offset = divmod(step, self.chunk)
         if self._held != (number, tuple(index), device):
             self._held, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
         # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
-        if self._reader:
-            return share(self._reader.read(self._chunk[:, :, offset]))
         return share(self._chunk._make(field[:, :, offset].contiguous() for field in self._chunk))
+
+    def read(self, drawn: Any) -> Any:
+        """The batch of what was drawn."""
+        return self._reader.read(drawn.words) if self._reader else drawn
 
     def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
         """A chunk of samples, or of the words of samples, `[R, B, C, ...]`."""
         size, shape = self.chunk * self.batch_size, (self.batch_size, self.chunk)
         if self._reader:
-            return self._words(number, self._reader, index, device).unflatten(1, shape)
+            return Words(self._words(number, self._reader, index, device).unflatten(1, shape))
         samples: list[Any] = [self._sample(number, size, r) for r in index]
         return samples[0]._make(torch.stack(parts).to(device).unflatten(1, shape) for parts in zip(*samples))
 
