@@ -24,7 +24,8 @@ pytestmark = pytest.mark.xdist_group("sharding")  # So that not every process of
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two processes, killed over a checkpoint, then of three that go on, and of one that was stacked."""
     out = tmp_path_factory.mktemp("sharded")
-    multiprocessing.set_forkserver_preload(["sharded_processes"])  # All processes share its imports.
+    # Processes are forked from one that has imported what they need.
+    multiprocessing.set_forkserver_preload(["sharded_processes", "torch.distributed.fsdp", "torch._dynamo"])
     with pytest.raises(ProcessExitedException) as death:
         started(2, out, "die")
     assert death.value.signal_name == signal.SIGKILL.name
