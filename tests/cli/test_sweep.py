@@ -14,7 +14,8 @@ from mesocosm.cli.flags import read_values
 from mesocosm.cli.sweep import packed
 from mesocosm.lab import folder as folders
 from mesocosm.lab import jobs
-from mesocosm.lab.files import UserError, read_json, read_table
+from mesocosm.lab import sweep as sweeps
+from mesocosm.lab.files import UserError, read_json, read_table, write_json
 from mesocosm.lab.sweep import Sweep
 from mesocosm.report.sweep import draw
 
@@ -62,6 +63,7 @@ def test_tables_and_page_hold_all_points(swept: Path) -> None:
     page = Page(swept / "report.html")
     assert [link for link in page.broken() if not link.startswith("data:")] == []
     assert sum(link.endswith("report.html") for link in page.links) == 4
+    assert "Precision float32 Compiled no" in page.text
     facts = read_json(swept / "sweep.json")
     assert (facts["format"], facts["points"], facts["varied"]) == (
         1,
@@ -96,14 +98,74 @@ def test_the_same_command_trains_only_what_is_not_finished(tmp_path: Path, monke
 
     monkeypatch.setattr(jobs, "train_job", until(1))
     assert main(GRID) == 130
-    assert "The same command goes on" in capsys.readouterr().out
+    (folder,) = Path("sweeps/tiny").iterdir()
+    assert f"Go on with: mesocosm resume {folder}" in capsys.readouterr().out
     monkeypatch.setattr(jobs, "train_job", until(-1))
     assert main(GRID) == 0
     assert sorted(point for points in trained for point in points) == sorted([*POINTS, POINTS[1], POINTS[3]])
-    (folder,) = Path("sweeps/tiny").iterdir()
     assert main(GRID) == 0
     assert len(list(Path("sweeps/tiny").iterdir())) == 2
     assert main([*GRID, "--out", str(folder)]) == 2
+
+
+def test_resume_goes_on_with_a_sweep(swept: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    folder, trained = tmp_path / "sweep", []
+    train_job = jobs.train_job
+
+    def interrupted(job, watcher):
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(job)
+        return train_job(job, watcher)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "train_job", interrupted)
+        assert main([*GRID, "--out", str(folder)]) == 130
+    monkeypatch.setattr(jobs, "train_job", lambda job, watcher: trained.append(job) or train_job(job, watcher))
+    assert main(["resume", str(folder)]) == 0
+    assert sum(len(job.parts) for job in trained) == 6
+    pd.testing.assert_frame_equal(*(read_table(f / "records.parquet") for f in (folder, swept)))
+    assert read_json(folder / "sweep.json")["identity"] == read_json(swept / "sweep.json")["identity"]
+    (folder / "report.html").unlink()
+    (folder / "verdicts.csv").unlink()
+    assert main(["resume", str(folder)]) == 0
+    assert sum(len(job.parts) for job in trained) == 6
+    assert (folder / "verdicts.csv").read_bytes() == (swept / "verdicts.csv").read_bytes()
+    assert (folder / "report.html").exists()
+    write_json(folder / "sweep.json", read_json(folder / "sweep.json") | {"config": {"wings": 2}})
+    capsys.readouterr()
+    assert main(["resume", str(folder)]) == 1
+    assert "was made by another version of tiny" in capsys.readouterr().err
+
+
+def test_what_several_points_have_in_common_is_trained_once(tmp_path: Path, monkeypatch) -> None:
+    trained = []
+    train_job = jobs.train_job
+    monkeypatch.setattr(jobs, "train_job", lambda job, watcher: trained.extend(job.parts) or train_job(job, watcher))
+    folder, both = tmp_path / "sweep", ["0.1", "0.1+0.2"]
+    words = ["sweep", *TINY, "--vary", "n=6,8", "--vary", f"learning-rates={','.join(both)}", "--out", str(folder)]
+
+    def killed(twins):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps, "share", killed)
+        assert main(words) == 130
+    assert not trained
+    share = sweeps.share
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps, "share", lambda twins: killed(twins) if trained else share(twins))
+        assert main(words) == 130
+    assert main(words) == 0
+    names = sorted((part.folder.name.split(",")[0], part.cell) for part in trained)
+    assert names == [(n, rate) for n in ("n=6", "n=8") for rate in ("rate=0.1", "rate=0.2")]
+    for n in (6, 8):
+        plain = tmp_path / str(n)
+        assert main(["run", *TINY, "--n", str(n), "--learning-rates", "0.1", "0.2", "--out", str(plain)]) == 0
+        runs = plain, *(folder / "points" / f"n={n},learning_rates={rates}" for rates in both)
+        whole, one, two = (read_table(run / "records.parquet") for run in runs)
+        pd.testing.assert_frame_equal(two, whole)
+        pd.testing.assert_frame_equal(one, whole[whole.rate == 0.1])
 
 
 def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch, capsys) -> None:

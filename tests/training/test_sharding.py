@@ -17,21 +17,29 @@ from mesocosm.lab.lab import Lab
 from mesocosm.training import SGD, Growth, Population, copy_last, cross_entropy, loop, train
 
 Found = dict[str, Any]
+pytestmark = pytest.mark.xdist_group("sharding")  # So that not every process of the tests makes the fixture.
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two processes, killed over a checkpoint, then of three that go on, and of one that was stacked."""
     out = tmp_path_factory.mktemp("sharded")
+    # Processes are forked from one that has imported what they need.
+    multiprocessing.set_forkserver_preload(["sharded_processes", "torch.distributed.fsdp", "torch._dynamo"])
     with pytest.raises(ProcessExitedException) as death:
-        multiprocessing.spawn(of_rank, (2, free_port(), out, "die"), nprocs=2)
+        started(2, out, "die")
     assert death.value.signal_name == signal.SIGKILL.name
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "TICK", 0.0)
         with pytest.raises(KeyboardInterrupt):
             trained("clipped", Population, Keeper(out / "stacked.safetensors", dies=True))
-    multiprocessing.spawn(of_rank, (3, free_port(), out, "resume"), nprocs=3)
+    started(3, out, "resume")
     return out
+
+
+def started(count: int, out: Path, then: str) -> None:
+    arguments = (count, free_port(), out, then)
+    multiprocessing.start_processes(of_rank, arguments, nprocs=count, start_method="forkserver")
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -11,8 +13,8 @@ from mesocosm.training import AdamW, Population, cross_entropy, entropy_penalty,
 TASK = FlipFlop(length=12)
 
 
-def model() -> nn.Module:
-    return Transformer.for_task(TASK, d_model=8, n_heads=2, n_layers=2)
+def model(n_layers: int = 2) -> nn.Module:
+    return Transformer.for_task(TASK, d_model=8, n_heads=2, n_layers=n_layers)
 
 
 def test_penalty_is_the_mean_entropy_of_all_patterns() -> None:
@@ -39,10 +41,11 @@ def test_gradient_is_finite_and_equals_finite_differences() -> None:
 
 @pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_stack_trains_as_its_replicas_do_and_grows_sharper(compile: bool) -> None:
-    def trained(seeds: list[int], weight: float) -> Population:
-        population = Population(model, seeds)
+    def trained(seeds: list[int], weight: float, compile: bool = False) -> Population:
+        population = Population(partial(model, n_layers=1), seeds)
         objective = entropy_penalty(cross_entropy, weight)
-        train(population, TASK, objective, AdamW(1e-2), steps=12, batch_size=8, compile=compile)
+        # Biases of keys have no gradient but rounding errors, which a smaller eps would blow up.
+        train(population, TASK, objective, AdamW(1e-2, eps=1e-3), steps=12, batch_size=8, compile=compile)
         return population
 
     inputs = TASK.sample(50, generator(3)).inputs
@@ -50,6 +53,6 @@ def test_a_stack_trains_as_its_replicas_do_and_grows_sharper(compile: bool) -> N
     def entropy(net: nn.Module) -> torch.Tensor:
         return attention_entropy(net(inputs, capture=["blocks.0.attn.hook_pattern"])[1].popitem()[1]).mean()
 
-    together, alone, plain = trained([4, 5, 6], 1.0), trained([5], 1.0), trained([4, 5, 6], 0.0)
+    together, alone, plain = trained([4, 5, 6], 1.0, compile), trained([5], 1.0), trained([4, 5, 6], 0.0)
     torch.testing.assert_close(together.theta[1], alone.theta[0], rtol=0, atol=1e-6)
     assert (together.map(entropy) < plain.map(entropy)).all()

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mesocosm.cli.look import CLAIM, claim_words
+from mesocosm.cli.prices import print_prices
 from mesocosm.lab import folder as folders
 from mesocosm.lab.files import RunError, UserError
-from mesocosm.lab.text import effect, flops, size
+from mesocosm.lab.text import effect
 from mesocosm.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ def run(study: str, settings: list[str]) -> int:
 
 
 def resume(run: Path, **how: Any) -> int:
+    if (run / "sweep.json").is_file():
+        from mesocosm.cli.sweep import resume_sweep
+
+        return resume_sweep(run, **how)
     request = folders.read_request(run)
     options = RunOptions(model=request.model, precision=request.precision, **how)
     if folders.finished(run) and (run / "records.parquet").exists():
@@ -212,29 +217,10 @@ def cluster_of(options: RunOptions) -> "Callable[[], AbstractContextManager[Exec
 
 def _dry_run(request: folders.Request, cells: "list[Cell]", lab: "Lab") -> int:
     from mesocosm.lab.cost import price
-    from mesocosm.lab.progress import duration
 
-    prices = price(lab, cells)
-    table = Table("training", "replicas", "steps", "parameters", "computation", "memory", "time")
-    for p in prices:
-        numbers = (f"{p.replicas:,}", f"{p.steps:,}", f"{p.parameters:,}", flops(p.flops), size(p.memory))
-        table.add_row(p.cell, *numbers, f"about {duration(p.seconds or 0)}")
     estimate = folders.load_study(request.study).estimate
     others = estimate(request.config) if estimate else {}
-    for name, seconds in others.items():
-        table.add_row(name, *[""] * 5, f"about {duration(seconds)}")
-    replicas = sum(p.replicas for p in prices)
-    total = sum(p.seconds or 0 for p in prices) + sum(others.values())
-    memory = size(max((p.memory for p in prices), default=0))
-    table.add_section()
-    table.add_row(
-        "whole run", f"{replicas:,}", "", "", flops(sum(p.flops for p in prices)), memory, f"about {duration(total)}"
-    )
-    console.print(table)
-    if prices:
-        console.print(f"Time is for training on this machine ({lab.device}), without measuring and early stopping.")
-    if others:
-        console.print("Times without a number of steps are rules of thumb for a common core.")
+    print_prices([[p] for p in price(lab, cells)], others, "whole run", lab.device, console)
     return 0
 
 
@@ -251,8 +237,7 @@ def _run(request: folders.Request, folder: Path, lab: "Lab", options: RunOptions
             judgements = runner.run(request, folder, lab, console, cluster_of(options))
             page = _page(folder)
         except KeyboardInterrupt:
-            on = f" --on {options.on}" if options.on else ""
-            console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}{on}")
+            print_way_on(folder, options)
             raise
         except (RunError, UserError):
             raise
@@ -266,6 +251,12 @@ def _run(request: folders.Request, folder: Path, lab: "Lab", options: RunOptions
     _print_paths(folder)
     console.print(f"page:    {page}")
     return judgements
+
+
+def print_way_on(folder: Path, options: RunOptions) -> None:
+    """Say how an interrupted run or sweep goes on."""
+    on = f" --on {options.on}" if options.on else ""
+    console.print(f"Interrupted; nothing is lost. Go on with: mesocosm resume {folder}{on}")
 
 
 def _page(folder: Path) -> Path:

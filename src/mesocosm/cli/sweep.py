@@ -3,11 +3,12 @@
 import heapq
 import itertools
 import traceback
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,9 +16,10 @@ from rich.table import Column, Table
 
 from mesocosm.cli import runs
 from mesocosm.cli.flags import parse, read_values
+from mesocosm.cli.prices import print_prices
 from mesocosm.lab import folder as folders
 from mesocosm.lab.files import RunError, UserError
-from mesocosm.lab.text import effect, flops, size
+from mesocosm.lab.text import effect
 from mesocosm.settings import setting
 
 if TYPE_CHECKING:
@@ -47,22 +49,41 @@ def sweep(study: str, settings: list[str]) -> int:
     options, config = parse(f"mesocosm sweep {study}", summary, _gathered(settings), *groups)
     varied = _varied(options.vary, settings, config)
     from mesocosm.lab import sweep as sweeps
-    from mesocosm.training.parallel import launched
 
-    if launched():
-        raise UserError("mesocosm sweep is not legal under torchrun: run it alone, or with --on ray")
     grid = sweeps.Sweep(folders.Request(study, options.preset, config, options.model, options.precision), varied)
-    points = grid.points().items()
-    labs = {name: runs.lab_of(request, options, runs.plan_of(request)) for name, request in points}
+    labs = _labs(grid, options)
     if options.dry_run:
         return _dry_run(grid, next(iter(labs.values())))
     folder = sweeps.create(grid, Path(options.out) if options.out else None)
     console.print(f"sweep folder: {folder}")
+    return _run_locked(grid, folder, labs, options)
+
+
+def resume_sweep(folder: Path, **how: Any) -> int:
+    """Go on with a sweep; one that is finished gets its tables, figures and page again."""
+    from mesocosm.lab import sweep as sweeps
+
+    grid = sweeps.read(folder)
+    options = SweepOptions(model=grid.base.model, precision=grid.base.precision, **how)
+    return _run_locked(grid, folder, _labs(grid, options), options)
+
+
+def _labs(grid: "Sweep", options: SweepOptions) -> "dict[str, Lab]":
+    """A laboratory for each point; what is asked wrongly shows here, before any work starts."""
+    from mesocosm.training.parallel import launched
+
+    if launched():
+        raise UserError("mesocosm sweep is not legal under torchrun: run it alone, or with --on ray")
+    points = grid.points().items()
+    return {name: runs.lab_of(request, options, runs.plan_of(request)) for name, request in points}
+
+
+def _run_locked(grid: "Sweep", folder: Path, labs: "dict[str, Lab]", options: SweepOptions) -> int:
     try:
         with folders.locked(folder):
             return _run(grid, folder, labs, options)
     except KeyboardInterrupt:
-        console.print("Interrupted; nothing is lost. The same command goes on.")
+        runs.print_way_on(folder, options)
         raise
 
 
@@ -143,10 +164,14 @@ def _train_together(grid: "Sweep", folder: Path, lab: "Lab", options: SweepOptio
     from mesocosm.lab import jobs
     from mesocosm.lab import sweep as sweeps
 
-    groups, cluster = sweeps.groups(grid, folder, lab), runs.cluster_of(options)
-    if groups:
-        with cluster() if cluster else nullcontext(jobs.InProcess(options.device)) as executor:
-            jobs.spread(f"sweep of {grid.base.study}", map(list, groups), lab, executor, console)
+    twins, cluster = sweeps.twins(grid, folder, lab), runs.cluster_of(options)
+    sweeps.share(twins)  # An earlier command may have been killed between training and this.
+    try:
+        if groups := sweeps.groups(twins, lab):
+            with cluster() if cluster else nullcontext(jobs.InProcess(options.device)) as executor:
+                jobs.spread(f"sweep of {grid.base.study}", map(list, groups), lab, executor, console)
+    finally:
+        sweeps.share(twins)
 
 
 def _finish(request: folders.Request, run: Path, lab: "Lab") -> None:
@@ -189,30 +214,22 @@ def _dry_run(grid: "Sweep", lab: "Lab") -> int:
     from mesocosm.lab.progress import duration
 
     study, points = folders.load_study(grid.base.study), grid.points()
-    groups = sweeps.groups(grid, Path("sweeps"), lab)
+    groups = sweeps.groups(sweeps.twins(grid, Path("sweeps"), lab), lab)
     alone = [cell for request in points.values() for cell in study.plan(request.config) if not cell.complete]
     alone.sort(key=lambda cell: cell.name)
     prices = price(lab, [*(joining.join(list(group.values())) for group in groups), *alone])
     together, apart = prices[: len(groups)], prices[len(groups) :]
-    sums = [list(several) for _, several in itertools.groupby(apart, key=lambda p: p.cell)]
-    table = Table("training", "cells", "replicas", "steps", "parameters", "computation", "memory", "time")
-    rows = [(len(group), p, [p]) for group, p in zip(groups, together)] + [(len(ps), ps[0], ps) for ps in sums]
-    for cells, first, ps in [*rows, (sum(row[0] for row in rows), None, prices)]:
-        seconds = sum(p.seconds or 0 for p in ps)
-        shape = (f"{first.steps:,}", f"{first.parameters:,}") if first else ("", "")
-        if first is None:
-            table.add_section()
-        total, memory = flops(sum(p.flops for p in ps)), size(max((p.memory for p in ps), default=0))
-        name, replicas = first.cell if first else f"{len(points)} points", sum(p.replicas for p in ps)
-        table.add_row(name, f"{cells:,}", f"{replicas:,}", *shape, total, memory, f"about {duration(seconds)}")
-    console.print(table)
-    console.print(f"Time is for training on this machine ({lab.device}), without measuring and early stopping.")
-    others = sum(sum(study.estimate(r.config).values()) for r in points.values()) if study.estimate else 0.0
-    if others:
-        console.print(f"What is not training takes about {duration(others)} more: a rule of thumb for a common core.")
+    rows = [[p] for p in together]
+    rows += [list(several) for _, several in itertools.groupby(apart, key=lambda p: p.cell)]
+    others: dict[str, float] = defaultdict(float)
+    if study.estimate:
+        for request in points.values():
+            for name, seconds in study.estimate(request.config).items():
+                others[name] += seconds
+    print_prices(rows, others, f"{len(points)} points", lab.device, console)
     wholes = jobs.plan_jobs(map(list, groups), lab, jobs.InProcess(lab.device))
     rates = {job.parts: (p.seconds or 0) / job.work for job, p in zip(wholes, together)}
-    here, several = others + sum(p.seconds or 0 for p in apart), []
+    here, several = sum(others.values()) + sum(p.seconds or 0 for p in apart), []
     for workers in MANY:
         executor = jobs.InProcess(lab.device)
         executor.workers = workers

@@ -117,17 +117,30 @@ def read_request(folder: Path) -> Request:
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
-    facts = read_json(folder / "config.json")
+    return request_of(read_json(folder / "config.json"), folder)
+
+
+def request_of(facts: dict[str, Any], folder: Path) -> Request:
+    """The request that a folder's facts tell.
+
+    Raises:
+        RunError: when it is no longer one of the study.
+    """
     if facts["format"] != FORMAT:
         raise RunError(f"{folder} has format {facts['format']}, this version of mesocosm reads format {FORMAT}")
     study = load_study(facts["study"])
     kind: Any = type(next(iter(study.presets.values())))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["config"].items()}
+    values = {name: tuples(value) for name, value in facts["config"].items()}
     try:
         config = kind(**values)
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder} was made by another version of {facts['study']}: {error}") from error
     return Request(facts["study"], facts["preset"], config, facts["model"], facts.get("precision", "float32"))
+
+
+def tuples(value: Any) -> Any:
+    """A value of a JSON file as settings hold it."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class Part:
         assert path is not None
         return path
 
+    @property
+    def done(self) -> bool:
+        """Whether that is there."""
+        return _kept(self.path, self.replicas) is not None
+
 
 @dataclass(frozen=True)
 class Job:
@@ -275,14 +280,15 @@ def _job(parts: tuple[Part, ...], lab: Lab, device: str) -> Job:
     )
 
 
+def ahead(request: Request, folder: Path) -> dict[Part, Cell]:
+    """The cells of a run that can be trained ahead, done or not."""
+    cells = [cell for cell in load_study(request.study).plan(request.config) if cell.complete]
+    return {Part(request, folder.absolute(), cell.name, len(cell.seeds)): cell for cell in cells}
+
+
 def unfinished(request: Request, folder: Path) -> list[Part]:
     """The cells of a run that can be trained ahead and are not yet."""
-    parts = [
-        Part(request, folder.absolute(), cell.name, len(cell.seeds))
-        for cell in load_study(request.study).plan(request.config)
-        if cell.complete
-    ]
-    return [part for part in parts if not _kept(part.path, part.replicas)]
+    return [part for part in ahead(request, folder) if not part.done]
 
 
 def _kept(path: Path, replicas: int) -> "Saved | None":

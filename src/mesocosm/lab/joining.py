@@ -27,6 +27,9 @@ DONE = "done, by its own cell's rule"
 EQUAL = ("objective", "steps", "batch_size", "every", "schedule", "clip", "grow", "average")
 """What cells of one population have in common; hyper-parameters that are numbers may differ."""
 
+ASIDE = ("name", "model", "settings", "complete", "swappable")
+"""What cells of equal checkpoints need not have in common; that their models are equal is seen from the networks."""
+
 
 def groups(lab: "Lab", cells: Sequence[Cell]) -> list[list[int]]:
     """Places of the cells that make one population, for each population; all cells are in one."""
@@ -45,6 +48,12 @@ def joinable(lab: "Lab", one: Cell, other: Cell) -> bool:
         and _same_batches(one, other)
         and _same_network(lab, one, other)
     )
+
+
+def same(lab: "Lab", one: Cell, other: Cell) -> bool:
+    """Whether two cells are sure to give the same checkpoint; False where it can't be told."""
+    names = [field.name for field in dataclasses.fields(Cell) if field.name not in ASIDE]
+    return all(alike(getattr(one, name), getattr(other, name)) for name in names) and _same_network(lab, one, other)
 
 
 def join(cells: Sequence[Cell]) -> Cell:

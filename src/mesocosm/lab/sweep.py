@@ -5,7 +5,8 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,21 @@ def create(sweep: Sweep, out: Path | None) -> Path:
         UserError: when `out` holds something else.
     """
     facts = {"format": folders.FORMAT, "study": sweep.base.study, "preset": sweep.base.preset}
-    facts |= {"model": sweep.base.model, "config": dataclasses.asdict(sweep.base.config), "varied": dict(sweep.varied)}
+    facts |= {"model": sweep.base.model, "precision": sweep.base.precision}
+    facts |= {"config": dataclasses.asdict(sweep.base.config), "varied": dict(sweep.varied)}
     facts |= {"points": list(sweep.points()), "identity": sweep.identity(), "command": ["mesocosm", *sys.argv[1:]]}
     return folders.find_or_make(Path("sweeps") / sweep.base.study, out, "sweep", facts)
+
+
+def read(folder: Path) -> Sweep:
+    """The sweep that a folder was made for.
+
+    Raises:
+        RunError: when its configuration is damaged, or no longer one of the study.
+    """
+    facts = read_json(folder / "sweep.json")
+    varied = {name: folders.tuples(values) for name, values in facts["varied"].items()}
+    return Sweep(folders.request_of(facts, folder), varied)
 
 
 def place(folder: Path, point: str) -> Path:
@@ -80,17 +93,36 @@ def place(folder: Path, point: str) -> Path:
     return folder / "points" / point
 
 
-def groups(sweep: Sweep, folder: Path, lab: "Lab") -> list[dict[jobs.Part, Cell]]:
-    """The cells that can be trained ahead and are not yet, each with those that it can be trained with."""
+def twins(sweep: Sweep, folder: Path, lab: "Lab") -> list[dict[jobs.Part, Cell]]:
+    """The cells that can be trained ahead, done or not; together those of several points that give one checkpoint."""
     from mesocosm.lab import joining
 
-    study = folders.load_study(sweep.base.study)
-    found: dict[jobs.Part, Cell] = {}
+    found: dict[str, list[dict[jobs.Part, Cell]]] = defaultdict(list)
     for name, request in sweep.points().items():
-        plan = {cell.name: cell for cell in study.plan(request.config)}
-        found |= {part: plan[part.cell] for part in jobs.unfinished(request, place(folder, name))}
-    parts = list(found)
-    return [{parts[i]: found[parts[i]] for i in group} for group in joining.groups(lab, list(found.values()))]
+        for part, cell in jobs.ahead(request, place(folder, name)).items():
+            known = found[cell.name]
+            mine = next((parts for parts in known if joining.same(lab, next(iter(parts.values())), cell)), None)
+            if mine is None:
+                known.append(mine := {})
+            mine[part] = cell
+    return [parts for known in found.values() for parts in known]
+
+
+def share(twins: Iterable[Collection[jobs.Part]]) -> None:
+    """Give the finished checkpoint of one cell to all its twins."""
+    for parts in twins:
+        done = [part for part in parts if part.done] if len(parts) > 1 else []
+        for part in parts:
+            if done and part not in done:
+                write(part.path, done[0].path.read_bytes())
+
+
+def groups(twins: Iterable[Mapping[jobs.Part, Cell]], lab: "Lab") -> list[dict[jobs.Part, Cell]]:
+    """What is still to be trained ahead, a cell of each set of twins, with those that it can be trained with."""
+    from mesocosm.lab import joining
+
+    found = [next(iter(parts.items())) for parts in twins if not any(part.done for part in parts)]
+    return [dict(found[i] for i in group) for group in joining.groups(lab, [cell for _, cell in found])]
 
 
 def gather(sweep: Sweep, folder: Path) -> tuple["DataFrame", "DataFrame"]:
