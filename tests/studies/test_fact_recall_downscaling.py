@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -355,11 +356,21 @@ def test_too_short_a_text_is_refused(tmp_path):
         STUDY.check(config)
 
 
+class Guesser(LanguageModel):
+    def generate(self, prompts, max_tokens, *, stop):
+        return ["Anything" if prompt.count("Context: ") else "one" for prompt in prompts]
+
+
 def test_a_language_model_is_asked_judged_and_drawn(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "load", lambda name: tiny)
+    monkeypatch.setattr(evaluation, "load", lambda name: Guesser(tiny.module, tiny.tokenizer))
+    answers = [{"Value": value, "Aliases": [], "NormalizedAliases": []} for value in ("one", "one", "anything") * 3]
+    rows = [{"Question": "Which?", "Answer": one, "EntityPages": [{"Filename": "page"}]} for one in answers]
+    (tmp_path / "questions.json").write_text(json.dumps({"Data": rows}))
+    (tmp_path / "page").write_text("anything but one")
     config = dataclasses.replace(
-        TINY, language_model=("tiny",), sparsegpt=True, sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4
-    )
+        TINY, language_model=("tiny",), sparsegpt=True, sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4,
+        triviaqa=str(tmp_path / "questions.json"), evidence=str(tmp_path), trivia=5,
+    )  # fmt: skip
     lab = Lab(tmp_path)
     run(config, lab)
     records = lab.records()
@@ -367,14 +378,19 @@ def test_a_language_model_is_asked_judged_and_drawn(tiny, monkeypatch, tmp_path)
     assert set(zip(asked["method"], asked["sparsity"])) == set(levels(config))
     counts = asked[(asked["method"] == "dense") & (asked["metric"] == "right")].groupby("cell")["seed"].nunique()
     expected = {"function": 3, "function, shuffled labels": 3, "invented": 30, "override": 60, "recall": 60}
-    assert counts.to_dict() == expected | {"retrieval": 6}
+    assert counts.to_dict() == expected | {"retrieval": 6, "trivia": 5, "trivia, open book": 5}
+    told = asked[(asked["method"] == "wanda") & (asked["sparsity"] == 0.5)].set_index(["cell", "seed"])["value"]
+    assert told["trivia"].tolist() == [1, 0, 1, 1, 0]
+    assert told["trivia, open book"].tolist() == [0, 1, 0, 0, 1]
     assert {judge(claim, records, {}).verdict for claim in STUDY.claims} <= {"inconclusive", "not supported"}
     monkeypatch.setattr(evaluation, "measure", lambda *settings: pytest.fail("what is done is done again"))
     again = Lab(tmp_path)
     run(config, again)
     pandas.testing.assert_frame_equal(records, again.records())
     with style():
-        assert [drawing.name for drawing in figures(records)] == ["kept", "override", "widths"]
+        drawn = {drawing.name: drawing.caption for drawing in figures(records)}
+    assert list(drawn) == ["kept", "override", "widths"]
+    assert "TriviaQA, open book 1.00 [" in drawn["kept"]
 
 
 def of_two_models(**changes):

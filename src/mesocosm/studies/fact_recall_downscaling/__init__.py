@@ -206,8 +206,8 @@ STUDY = lab.Study(
         "already rounded to four bits; sparsity comes on top.",
         "Claims are judged on Wanda with the dense model's norms of inputs for all layers and 512 tokens of "
         "calibration; SparseGPT, the paper's method, is asked for by --sparsegpt, as the paper preset does.",
-        "Questions are two lists of thirty facts, answered among thirty candidates by their first tokens, instead of "
-        "TriviaQA and other sets.",
+        "Claims are judged on two lists of thirty facts, answered among thirty candidates by their first tokens, in "
+        "place of TriviaQA and other sets; TriviaQA is asked besides where its file is given.",
         "In place of dense families of pretrained models, small networks of several widths are trained on facts of "
         "known number.",
     ),

@@ -73,7 +73,8 @@ def read(file: str, evidence: str | None, count: int) -> list[Trivia]:
 
 def told(names: set[str], folder: str, pages: Sequence[dict[str, str]]) -> str:
     """Words around the first place in a question's pages that names an answer; nothing where none does."""
-    name = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(names, key=len, reverse=True)), re.I)
+    longest_first = sorted(names - {""}, key=len, reverse=True)
+    name = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
     for page in pages:
         path = Path(folder) / page["Filename"]
         text = " ".join(path.read_text(encoding="utf-8", errors="ignore").split()) if path.is_file() else ""
