@@ -59,7 +59,7 @@ def draw_sizes(records: "DataFrame", names: Sequence[str]) -> lab.Drawing:
         raise lab.NotEnough("abilities by size need several language models")
     figure, axes = pyplot.subplots(figsize=(6.8, 4.6))
     mine = {name: records[records["model"] == name] for name in names}
-    sizes = {name: answers(rows, "text", "parameters").loc[0].item() for name, rows in mine.items()}
+    sizes = {name: answers(rows, "text", "parameters").to_numpy()[0, 0] for name, rows in mine.items()}
     names = sorted(names, key=sizes.__getitem__)
     for ability, (label, colour, marker) in shown(records).items():
         found = {sizes[name]: lab.mean(answers(mine[name], ability).loc[0]) for name in names}
