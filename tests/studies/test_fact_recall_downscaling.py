@@ -517,7 +517,7 @@ def test_cells_are_all_widths_but_the_widest_of_the_control():
         ({"sparsities": (0.3, 0.2, 0.5)}, "sparsities=.* is not legal: it must rise"),
         ({"sparsities": (0.2, 0.3)}, "sparsities=.* is not legal: 0.5 must be among them"),
         ({"widths": (16, 16)}, "widths=.* is not legal: it must rise"),
-        ({"widths": (5, 10)}, "widths=.* is not legal: each must be a multiple of 2"),
+        ({"widths": (6, 12)}, "widths=.* is not legal: each must be a multiple of 4"),
         ({"language_model": ("a", "a")}, "language_model=.* is not legal: its models must differ"),
         ({"examples": 5}, "examples=5 is not legal: it must be even"),
         ({"pairs": 0}, "pairs=0 is not legal"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mesocosm.lab.lab import Lab
     from mesocosm.studies.fact_recall_downscaling.trivia import Trivia
 
-HEADS = 2
+HEADS = 4
 """Of attention, in the trained networks."""
 
 
