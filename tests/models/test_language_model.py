@@ -99,6 +99,18 @@ def test_the_next_tokens_of_a_prompt_have_probability_one(model: LanguageModel) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_logits_at_some_places_are_those_of_a_whole_pass(make: Callable[..., LanguageModel], family: str) -> None:
+    model = make(family)
+    rows = torch.randint(len(model.tokenizer), (3, 12), generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([[0, 5], [7, 7], [11, 3]])
+    with torch.no_grad():
+        whole = model.module(rows).logits
+    found = model.logits(rows, places)
+    torch.testing.assert_close(found, whole[torch.arange(3)[:, None], places], rtol=0, atol=1e-5)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_log_probabilities_obey_the_chain_rule(make: Callable[..., LanguageModel], family: str, monkeypatch) -> None:
     model = make(family)
     texts = [INSTRUCTIONS * 2, "the capital", "Madrid button"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from mesocosm.models import LanguageModel, check_pretrained, load_pretrained
+from mesocosm.models import LanguageModel, check_pretrained, load_pretrained, pretrained_size
 from mesocosm.models.pretrained import _packaged
 
 PROMPTS, CANDIDATES = ["the capital of France is", "press the"], [" Paris", " button"]
@@ -219,6 +219,29 @@ def test_what_is_missing_is_seen_without_reading_weights_or_using_the_network(
     monkeypatch.setattr("mesocosm.models.pretrained.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"^smollm2-135m is not installed"):
         check_pretrained("smollm2-135m")
+
+
+def test_sizes_are_told_without_reading_weights(
+    saved: Path, gguf_file: Path, make_module: Callable[..., Any], tmp_path: Path, monkeypatch
+) -> None:
+    size = sum(weight.numel() for weight in make_module().parameters())
+    (saved / "model.safetensors").write_bytes(b"no weights")
+    assert pretrained_size(saved) == pretrained_size(gguf_file) == size
+    hub = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    named = {"opt-1.3b": 1.3e9, "pythia-410m": 410e6, "SmolLM2-360M-Instruct": 360e6, "Qwen3-0.6B-Base": 0.6e9}
+    for name, expected in named.items():
+        assert pretrained_size(f"some/{name}") == expected
+    assert pretrained_size("openai-community/gpt2") is None
+    assert pretrained_size("some/gemma3-b") is None
+    kept = hub / "models--some--opt-1.3b"
+    (kept / "snapshots" / "one").mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("one")
+    shutil.copy(saved / "config.json", kept / "snapshots" / "one")
+    assert pretrained_size("some/opt-1.3b") == size
+    with pytest.raises(ValueError, match="is not legal: it must be smollm2-135m"):
+        pretrained_size("gpt2")
 
 
 @pytest.mark.parametrize("package", ["gguf", "accelerate"])

@@ -1,5 +1,7 @@
+import copy
 import dataclasses
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from mesocosm.studies.fact_recall_downscaling import (
     PRESETS,
     STUDY,
     Config,
+    ask_language_model,
     cells,
     evaluation,
     figures,
@@ -243,7 +246,7 @@ class Neighbour(nn.Module):
 
     device = torch.device("cpu")
 
-    def forward(self, tokens):
+    def forward(self, tokens, use_cache):
         words = {number: piece.strip() for piece, number in VOCABULARY.items()}
         labels = {number: piece for piece, number in VOCABULARY.items() if piece in questions.LABELS}
         logits = torch.zeros(*tokens.shape, len(VOCABULARY))
@@ -261,9 +264,7 @@ class Neighbour(nn.Module):
 
 def test_functions_are_read_at_the_places_of_the_labels():
     spell("".join(questions.LABELS))
-    model = SimpleNamespace(
-        encode=spell, tokenizer=SimpleNamespace(encode=spell), module=Neighbour(),
-    )  # fmt: skip
+    model = LanguageModel(Neighbour(), SimpleNamespace(encode=spell))
     true, shuffled = (questions.learned(model, range(12), 16, kind) for kind in (False, True))
     assert torch.equal(questions.learned(model, [7], 16, False), true[7:8])
     for number, share in enumerate(true.tolist()):
@@ -336,26 +337,40 @@ def test_what_is_weighed_is_not_what_the_loss_is_of(tiny):
 
 def test_all_that_is_asked_of_a_language_model_is_priced():
     assert STUDY.estimate(TINY) == {}
-    small, paper = (STUDY.estimate(PRESETS[preset]) for preset in ("small", "paper"))
-    assert set(small) == {"dense", "wanda", "magnitude", "random"}
-    assert small["wanda"] == pytest.approx(6 * small["dense"])
-    assert small["random"] < small["dense"]
-    assert paper["sparsegpt"] > paper["wanda"] > small["wanda"]
+    small, paper = Config(language_model=("my/model-135m",)), PRESETS["paper"]
+    found = {name.split(", ")[1]: seconds for name, seconds in STUDY.estimate(small).items()}
+    assert set(found) == {"dense", "wanda", "magnitude", "random"}
+    assert found["wanda"] == pytest.approx(6 * found["dense"])
+    assert found["random"] < found["dense"]
+    found = STUDY.estimate(dataclasses.replace(paper, language_model=("my/opt-1.3b", "my/opt-6.7b")))
+    assert found["my/opt-1.3b, sparsegpt"] > found["my/opt-1.3b, wanda"]
+    for method in ("dense", "wanda", "sparsegpt", "random"):
+        assert found[f"my/opt-6.7b, {method}"] == pytest.approx(6.7 / 1.3 * found[f"my/opt-1.3b, {method}"])
 
 
 def test_too_short_a_text_is_refused(tmp_path):
     (tmp_path / "short.txt").write_text("short")
-    config = dataclasses.replace(TINY, language_model="some/model", text=str(tmp_path / "short.txt"))
+    config = dataclasses.replace(TINY, language_model=("some/model",), text=str(tmp_path / "short.txt"))
     pytest.importorskip("transformers")
     with pytest.raises(ValueError, match=r"short\.txt"):
         STUDY.check(config)
 
 
+class Guesser(LanguageModel):
+    def generate(self, prompts, max_tokens, *, stop):
+        return ["Anything" if prompt.count("Context: ") else "one" for prompt in prompts]
+
+
 def test_a_language_model_is_asked_judged_and_drawn(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "load", lambda name: tiny)
+    monkeypatch.setattr(evaluation, "load", lambda name: Guesser(tiny.module, tiny.tokenizer))
+    answers = [{"Value": value, "Aliases": [], "NormalizedAliases": []} for value in ("one", "one", "anything") * 3]
+    rows = [{"Question": "Which?", "Answer": one, "EntityPages": [{"Filename": "page"}]} for one in answers]
+    (tmp_path / "questions.json").write_text(json.dumps({"Data": rows}))
+    (tmp_path / "page").write_text("anything but one")
     config = dataclasses.replace(
-        TINY, language_model="tiny", sparsegpt=True, sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4
-    )
+        TINY, language_model=("tiny",), sparsegpt=True, sparsities=(0.3, 0.5), pairs=6, rules=3, examples=4,
+        triviaqa=str(tmp_path / "questions.json"), evidence=str(tmp_path), trivia=5,
+    )  # fmt: skip
     lab = Lab(tmp_path)
     run(config, lab)
     records = lab.records()
@@ -363,14 +378,60 @@ def test_a_language_model_is_asked_judged_and_drawn(tiny, monkeypatch, tmp_path)
     assert set(zip(asked["method"], asked["sparsity"])) == set(levels(config))
     counts = asked[(asked["method"] == "dense") & (asked["metric"] == "right")].groupby("cell")["seed"].nunique()
     expected = {"function": 3, "function, shuffled labels": 3, "invented": 30, "override": 60, "recall": 60}
-    assert counts.to_dict() == expected | {"retrieval": 6}
+    assert counts.to_dict() == expected | {"retrieval": 6, "trivia": 5, "trivia, open book": 5}
+    told = asked[(asked["method"] == "wanda") & (asked["sparsity"] == 0.5)].set_index(["cell", "seed"])["value"]
+    assert told["trivia"].tolist() == [1, 0, 1, 1, 0]
+    assert told["trivia, open book"].tolist() == [0, 1, 0, 0, 1]
     assert {judge(claim, records, {}).verdict for claim in STUDY.claims} <= {"inconclusive", "not supported"}
     monkeypatch.setattr(evaluation, "measure", lambda *settings: pytest.fail("what is done is done again"))
     again = Lab(tmp_path)
     run(config, again)
     pandas.testing.assert_frame_equal(records, again.records())
     with style():
-        assert [drawing.name for drawing in figures(records)] == ["kept", "override", "widths"]
+        drawn = {drawing.name: drawing.caption for drawing in figures(records)}
+    assert list(drawn) == ["kept", "override", "widths"]
+    assert "TriviaQA, open book 1.00 [" in drawn["kept"]
+
+
+def of_two_models(**changes):
+    """Made-up records of two models, of which the changes hit the second, and one set of trained networks."""
+    first, second = made_up(), made_up(**changes)
+    asked = first["method"].notna()
+    return pandas.concat([first[asked].assign(model="one"), second[asked].assign(model="two/b"), first[~asked]])
+
+
+def test_claims_must_hold_in_each_of_several_models():
+    for claim in ("C1", "C2", "C3", "C4"):
+        judgement = judged(claim, of_two_models())
+        assert (judgement.verdict, judgement.control["verdict"]) == ("supported", "absent")
+    judgement = judged("C2", of_two_models(override=(1, 1, 0.9, 0.5, 0.3, 0.1)))
+    assert judgement.verdict == "not supported"
+    assert [check["verdict"] for check in judgement.checks] == ["supported", "supported", "not supported", "supported"]
+    assert judgement.checks[2]["name"] == "two/b: answers from the context, pruned over dense"
+    assert judged("C2", of_two_models(counterfactual=0.3)).control["verdict"] == "present"
+    assert judged("C3", of_two_models(dense_function=0.5)).verdict == "inconclusive"
+
+
+def test_several_models_are_asked_drawn_and_compared_by_size(tiny, monkeypatch, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = copy.deepcopy(tiny.module.config)
+    config.num_hidden_layers = 1
+    models = {"tiny": tiny, "tinier": LanguageModel(transformers.LlamaForCausalLM(config), tiny.tokenizer)}
+    monkeypatch.setattr(evaluation, "load", models.__getitem__)
+    lab = Lab(None)
+    config = dataclasses.replace(
+        TINY, language_model=("tiny", "tinier"), sparsities=(0.5,), pairs=4, rules=2, examples=2
+    )
+    for name in config.language_model:
+        ask_language_model(name, config, lab)
+    records = lab.records()
+    sizes = records[(records["metric"] == "parameters") & (records["method"] == "dense")].set_index("model")["value"]
+    assert sizes["tiny"] == sum(weight.numel() for weight in tiny.module.parameters()) > sizes["tinier"]
+    with style():
+        drawn = {drawing.name: drawing.caption for drawing in figures(records)}
+    assert list(drawn) == ["kept-tinier", "override-tinier", "kept-tiny", "override-tiny", "sizes"]
+    assert "of tinier, with" in drawn["kept-tinier"]
+    assert drawn["sizes"].index("tinier (") < drawn["sizes"].index("tiny (")
 
 
 def records_of(config, **lab):
@@ -457,6 +518,7 @@ def test_cells_are_all_widths_but_the_widest_of_the_control():
         ({"sparsities": (0.2, 0.3)}, "sparsities=.* is not legal: 0.5 must be among them"),
         ({"widths": (16, 16)}, "widths=.* is not legal: it must rise"),
         ({"widths": (6, 12)}, "widths=.* is not legal: each must be a multiple of 4"),
+        ({"language_model": ("a", "a")}, "language_model=.* is not legal: its models must differ"),
         ({"examples": 5}, "examples=5 is not legal: it must be even"),
         ({"pairs": 0}, "pairs=0 is not legal"),
     ],

@@ -35,6 +35,22 @@ def test_ties_are_pruned_to_the_exact_share():
     assert ((model.weight != 0).sum(1) == 4).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_of_equal_weights_the_first_are_pruned(dtype):
+    """As a stable sort has it, in rows with many ties, with some and with none."""
+    draws = generator(0)
+    some = torch.randint(-9, 9, (40, 30), generator=draws).double()
+    none = torch.rand(40, 30, generator=draws, dtype=torch.float64) + 1
+    for weights in (some, none, torch.cat([some[:2], none])):
+        for count in (1, 7, 15, 30):
+            layer = nn.Linear(30, len(weights), bias=False, dtype=dtype)
+            layer.weight.data.copy_(weights)
+            first = layer.weight.abs().argsort(dim=1, stable=True)[:, :count]
+            expected = layer.weight.detach().clone().scatter_(1, first, 0)
+            prune(layer, count / 30, magnitude, skip=())
+            assert torch.equal(layer.weight, expected)
+
+
 def test_wanda_minds_the_inputs():
     """An input that is never active loses its weights first, however large they are."""
     model = network()

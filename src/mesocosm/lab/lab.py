@@ -120,10 +120,10 @@ class Lab:
         metrics: "Mapping[str, float | Sequence[float] | Tensor]",
         *,
         seed: int | Sequence[int],
-        step: int = 0,
+        step: int | Sequence[int] = 0,
         **settings: Any,
     ) -> None:
-        """Add measurements to the records: one number by name for a seed, or one for each of several."""
+        """Add measurements to the records: one number by name for a seed, or one for each of several in a row."""
         import pandas
 
         for name, value in metrics.items():

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mesocosm.training.population import Population
 
 
-TOKENS_READ, TOKENS_WRITTEN = 400, 40
-"""Tokens a second with a language model of 135 million parameters on a common core, for estimates."""
+PARAMETERS, TOKENS_READ, TOKENS_WRITTEN = 135e6, 400, 40
+"""Of a language model, and tokens a second with it on a common core, for estimates."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,11 +85,17 @@ class WholeRows:
         ends = torch.tensor([len(row) for row in self.rows], device=tokens.device)
         wanted = ends[:, None] - count + torch.arange(count, device=tokens.device)
         at_once = pieces_of(self.module, longest)
-        logits = [
-            self.module(some, use_cache=False).logits[torch.arange(len(some), device=some.device)[:, None], where]
-            for some, where in zip(tokens.split(at_once), wanted.split(at_once))
-        ]
-        return torch.cat(logits).float()
+        pieces = zip(tokens.split(at_once), wanted.split(at_once))
+        return torch.cat([logits_at(self.module, some, where) for some, where in pieces])
+
+
+def logits_at(module: Any, tokens: Tensor, places: Tensor) -> Tensor:
+    """Logits `[B, P, V]` after the tokens at `places` `[B, P]` of rows `[B, T]`, computed nowhere else if possible."""
+    options = {}
+    if "logits_to_keep" in _arguments(module):
+        options["logits_to_keep"], places = places.unique(return_inverse=True)
+    logits = module(tokens, use_cache=False, **options).logits
+    return logits[torch.arange(len(tokens), device=tokens.device)[:, None], places].float()
 
 
 def pieces_of(module: Any, rows: int) -> int:

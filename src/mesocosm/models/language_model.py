@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mesocosm.models._checks import check_at_least
-from mesocosm.models._reading import pieces_of, reader
+from mesocosm.models._reading import logits_at, pieces_of, reader
 from mesocosm.models.decoding import _sample
 from mesocosm.seeding import generator
 
@@ -91,6 +91,12 @@ class LanguageModel:
         if not pairs or not candidates:
             return torch.zeros(len(pairs), len(candidates))
         return torch.stack([torch.stack([log_p.sum() for log_p in answers]) for answers in self._read(pairs)])
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Logits `[B, P, V]` after the tokens at `places` `[B, P]` of rows `[B, T]`; rows may be padded behind."""
+        device = self.module.device
+        return logits_at(self.module, tokens.to(device), places.to(device))
 
     @torch.no_grad()
     def generate(

@@ -16,13 +16,14 @@ import torch
 
 from mesocosm.models.language_model import LanguageModel
 
-__all__ = ["check_pretrained", "load_pretrained"]
+__all__ = ["check_pretrained", "load_pretrained", "pretrained_size"]
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"
 FORMAT = 1
+CONFIG = "config.json"
 
 
 def load_pretrained(
@@ -78,8 +79,38 @@ def check_pretrained(name: str | Path) -> None:
         _language(package)
 
 
+def pretrained_size(name: str | Path) -> int | None:
+    """Parameters of a model that `load_pretrained` can load, from the head of its file: no weights, no network.
+
+    Of a model on the hub that is not on this machine yet, what its name says, 1.3e9 for `facebook/opt-1.3b`; None
+    where that says nothing.
+
+    Raises:
+        ImportError: without `mesocosm[language]`, or without the package of the default.
+        ValueError: for a name that leads nowhere, or weights that can be read only by unpickling.
+    """
+    if _on_hub(str(name)):
+        owner, model, *file = str(name).split("/", 2)
+        kept = _language("huggingface_hub").try_to_load_from_cache(f"{owner}/{model}", file[0] if file else CONFIG)
+        if not isinstance(kept, str):
+            said = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", model.lower())
+            return round(float(said[1]) * {"m": 1e6, "b": 1e9}[said[2]]) if said else None
+        path = Path(kept) if file else Path(kept).parent
+    else:
+        path = _locate(str(name), None)
+        if path.is_dir():
+            _check_folder(name, path)
+    if path.is_file():
+        return sum(int(tensor.n_elements) for tensor in _language("gguf").GGUFReader(path).tensors)
+    transformers = _language("transformers")
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        module = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(weight.numel() for weight in module.parameters())
+
+
 def _check_folder(name: str | Path, path: Path) -> None:
-    config = path / "config.json"
+    config = path / CONFIG
     named = json.loads(config.read_text()).get("transformers_weights") if config.exists() else None
     weights = [named] if named else [file.name for file in path.glob("*.safetensors")]
     if not config.exists() or not any(file.endswith(".safetensors") for file in weights):

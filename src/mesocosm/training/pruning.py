@@ -7,6 +7,7 @@ At home, with a Hugging Face model and calibration texts as token ids `[B, T]`:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -165,9 +166,20 @@ def _least(scores: Tensor, count: int) -> Tensor:
     """Where the `count` least scores of each row stand, of equal ones the first; bool of the shape of `scores`."""
     if not count:
         return torch.zeros_like(scores, dtype=torch.bool)
-    border = scores.topk(count, dim=1, largest=False, sorted=False).values.amax(dim=1, keepdim=True)
-    below, equal = scores < border, scores == border
-    return below | (equal & (equal.cumsum(1) <= count - below.sum(1, keepdim=True)))
+    border = _of_rank(scores, count)
+    least = scores <= border
+    if least.count_nonzero() > count * len(scores):  # Some are equal.
+        below, equal = scores < border, scores == border
+        least = below | (equal & (equal.cumsum(1) <= count - below.sum(1, keepdim=True)))
+    return least
+
+
+def _of_rank(scores: Tensor, count: int) -> Tensor:
+    """The greatest of the `count` least scores of each row `[N, 1]`."""
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        # NumPy is several times faster.
+        return torch.from_numpy(np.partition(scores.numpy(), count - 1, axis=1)[:, count - 1 : count])
+    return scores.kthvalue(count, dim=1, keepdim=True).values
 
 
 def _chosen(model: nn.Module, sparsity: float, skip: Sequence[str]) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ class Config(lab.Config):
 
 PRESETS = {
     "smoke": Config(
-        seeds=2, games=50, read=20, horizon=20, longer=40, rounds=4, designs=("BNRN0", "BNSN1"), again="BNSN1"
+        seeds=2, games=50, read=20, horizon=20, longer=40, rounds=4, designs=("BNRN0", "BNRN1"), again="BNRN1"
     ),
     "small": Config(),
     "paper": Config(
@@ -253,8 +253,8 @@ def record(lab: "Lab", cell: str, games: "Games", found: "dict[str, Tensor]") ->
     rounds = shown(games.batch.inputs.shape[2])
     for name, values in found.items():
         steps = rounds if values.dim() == 2 else rounds[-1:]
-        for step, column in zip(steps, values.view(len(values), -1).T):
-            lab.record(cell, {name: column}, seed=games.seeds, step=step)
+        seeds = [seed for seed in games.seeds for _ in steps]
+        lab.record(cell, {name: values.flatten()}, seed=seeds, step=steps * len(games.seeds))
 
 
 STUDY = lab.Study(

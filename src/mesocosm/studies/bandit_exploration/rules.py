@@ -55,10 +55,10 @@ def failures(records: "DataFrame", cell: str, bounds: Bounds) -> tuple[bool, boo
 
 def in_corner(records: "DataFrame", cell: str, bounds: Bounds) -> bool | None:
     """Whether a player is where UCB and Thompson are; None where it is neither clearly out of it nor by estimate in."""
-    if any(failures(records, cell, bounds)):
+    found = place(records, cell)
+    if any(one.low > bound for one, bound in zip(found, bounds)):
         return False
-    inside = all(found.estimate <= bound for found, bound in zip(place(records, cell), bounds))
-    return True if inside else None
+    return True if all(one.estimate <= bound for one, bound in zip(found, bounds)) else None
 
 
 def cells_of(records: "DataFrame", *prefixes: str) -> list[str]:

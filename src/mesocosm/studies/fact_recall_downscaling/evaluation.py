@@ -1,6 +1,6 @@
 """What is measured: the answers of a pruned language model, and recall and look-up of trained networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from mesocosm import models, tasks, training
 from mesocosm.models import LanguageModel
 from mesocosm.seeding import generator
-from mesocosm.studies.fact_recall_downscaling import questions
+from mesocosm.studies.fact_recall_downscaling import questions, trivia
+from mesocosm.studies.fact_recall_downscaling.trivia import Trivia
 
 if TYPE_CHECKING:
+    from mesocosm.studies.fact_recall_downscaling import Config
     from mesocosm.training import Population
 
 CALIBRATION, HELD_OUT = 512, 256
@@ -48,6 +50,11 @@ class Calibration:
         """Of the dense model's inputs, the same for all sparsities."""
         return training.input_norms(self.model.module, self.batches)
 
+    @cached_property
+    def whole(self) -> dict[str, Tensor]:
+        """A copy of the dense model's weights, to go back to."""
+        return {name: weight.detach().clone() for name, weight in self.model.module.named_parameters()}
+
 
 @contextmanager
 def pruned(calibration: Calibration, method: str, sparsity: float) -> Iterator[float]:
@@ -56,7 +63,7 @@ def pruned(calibration: Calibration, method: str, sparsity: float) -> Iterator[f
     if method == "dense":
         yield 0.0
         return
-    whole = {name: weight.clone() for name, weight in module.state_dict().items()}
+    whole = calibration.whole
     try:
         if method == "sparsegpt":
             yield training.sparsegpt(module, sparsity, calibration.batches)
@@ -67,11 +74,12 @@ def pruned(calibration: Calibration, method: str, sparsity: float) -> Iterator[f
         else:
             yield training.prune(module, sparsity, training.random_scores(generator("fact recall", "random mask")))
     finally:
-        module.load_state_dict(whole)
+        for name, weight in module.named_parameters():
+            weight.data.copy_(whole[name])
 
 
 def measure(
-    calibration: Calibration, method: str, sparsity: float, pairs: int, rules: int, examples: int
+    calibration: Calibration, method: str, sparsity: float, config: "Config", asked_freely: Sequence[Trivia]
 ) -> dict[str, Tensor]:
     """All answers of a language model at one sparsity: 1 where right, by question; for functions, a share by rule.
 
@@ -82,7 +90,7 @@ def measure(
         asked = {
             "recall": [questions.recall(name) for name in questions.LISTS],
             "override": [questions.override(name) for name in questions.LISTS],
-            "retrieval": [questions.retrieval(pairs)],
+            "retrieval": [questions.retrieval(config.pairs)],
             "invented": [questions.invented()],
         }
         found = {}
@@ -93,12 +101,18 @@ def measure(
                 found[f"{kind}: {metric}"] = torch.cat(hits).double()
         if method in FUNCTIONS:
             for kind, shuffled in (("function", False), ("function, shuffled labels", True)):
-                groups = torch.arange(rules).split(TOGETHER)
-                shares = [questions.learned(model, group.tolist(), examples, shuffled) for group in groups]
+                groups = torch.arange(config.rules).split(TOGETHER)
+                shares = [questions.learned(model, group.tolist(), config.examples, shuffled) for group in groups]
                 found[f"{kind}: right"] = torch.cat(shares)
+        if asked_freely:
+            found["trivia: right"] = trivia.right(model, asked_freely, open_book=False)
+        if config.evidence:
+            found["trivia, open book: right"] = trivia.right(model, asked_freely, open_book=True)
         loss = -torch.cat(model.log_probabilities(calibration.held_out)).mean()
         found["text: loss"] = loss.double()[None]
         found["text: share of zeros"] = torch.tensor([zeros], dtype=torch.float64)
+        sizes = [weight.numel() for weight in model.module.parameters()]
+        found["text: parameters"] = torch.tensor([sum(sizes)], dtype=torch.float64)
     return found
 
 

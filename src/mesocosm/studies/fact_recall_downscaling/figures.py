@@ -1,14 +1,15 @@
 """The figures, from records alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mesocosm import lab
-from mesocosm.lab.style import BLUE, GREEN, GREY, ORANGE, RED
-from mesocosm.studies.fact_recall_downscaling.rules import JUDGED, KNOWN, Kept, answers
+from mesocosm.lab.files import file_name
+from mesocosm.lab.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from mesocosm.studies.fact_recall_downscaling.rules import JUDGED, KNOWN, Kept, answers, language_models
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,6 +19,8 @@ ABILITIES = {
     "retrieval": ("look-up of one of two pairs", BLUE, "s"),
     "override": ("override of a fact", GREEN, "^"),
     "function": ("linear function", ORANGE, "D"),
+    "trivia": ("TriviaQA, closed book", PURPLE, "v"),
+    "trivia, open book": ("TriviaQA, open book", BLACK, "P"),
 }
 OTHERS = {
     "magnitude": "magnitude scores leave",
@@ -25,21 +28,58 @@ OTHERS = {
     "sparsegpt": "SparseGPT leaves",
 }
 
+A_MODEL = "a language model"
+
 
 def figures(records: "DataFrame") -> Iterable[lab.Drawing]:
-    for draw in (draw_kept, draw_override, draw_widths):
+    names, draws = language_models(records), []
+    for name in names or [A_MODEL]:
+        mine, suffix = (records[records["model"] == name], f"-{file_name(name)}") if len(names) > 1 else (records, "")
+        draws += [partial(draw, mine, name, suffix) for draw in (draw_kept, draw_override)]
+    draws += [partial(draw_sizes, records, names), partial(draw_widths, records)]
+    for draw in draws:
         try:
-            yield draw(records)
+            yield draw()
         except lab.NotEnough:
             continue
 
 
-def draw_kept(records: "DataFrame") -> lab.Drawing:
+def shown(records: "DataFrame") -> dict[str, tuple[str, str, str]]:
+    """Label, colour and marker of each ability that was asked for."""
+    found = {ability: look for ability, look in ABILITIES.items() if ability in set(records["cell"])}
+    if not found:
+        raise lab.NotEnough("no language model was asked")
+    return found
+
+
+def draw_sizes(records: "DataFrame", names: Sequence[str]) -> lab.Drawing:
+    from matplotlib import pyplot
+
+    if len(names) < 2:
+        raise lab.NotEnough("abilities by size need several language models")
+    figure, axes = pyplot.subplots(figsize=(6.8, 4.6))
+    mine = {name: records[records["model"] == name] for name in names}
+    sizes = {name: answers(rows, "text", "parameters").to_numpy()[0, 0] for name, rows in mine.items()}
+    names = sorted(names, key=sizes.__getitem__)
+    for ability, (label, colour, marker) in shown(records).items():
+        found = {sizes[name]: lab.mean(answers(mine[name], ability).loc[0]) for name in names}
+        bars(axes, found, label=label, color=colour, marker=marker)
+    axes.set(xscale="log", xlabel="parameters", ylabel="accuracy", ylim=(-0.03, 1.03))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    told = ", ".join(f"{name} ({sizes[name] / 1e6:,.0f} million)" for name in names)
+    caption = (
+        f"Accuracy of dense language models by size, with 95 % bootstrap intervals over questions: {told}. Chance is "
+        "1/30 in recall and override, 1/2 in look-up and functions, 0 in TriviaQA."
+    )
+    return lab.Drawing("sizes", figure, caption)
+
+
+def draw_kept(records: "DataFrame", model: str, suffix: str) -> lab.Drawing:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.8, 4.6))
     told = []
-    for ability, (label, colour, marker) in ABILITIES.items():
+    for ability, (label, colour, marker) in shown(records).items():
         kept = Kept(records, ability)
         found = {
             level: lab.bootstrap(partial(kept.share, sparsity=level), kept.questions) for level in kept.table.index
@@ -58,13 +98,13 @@ def draw_kept(records: "DataFrame") -> lab.Drawing:
         left = [float(mine.share(mine.questions)) for mine in (recall, look_up)]
         others.append(f"{OTHERS[method]} {left[0]:.2f} of recall and {left[1]:.2f} of look-up")
     caption = (
-        "What pruning by Wanda leaves of four abilities of a language model, with 95 % bootstrap intervals over "
-        f"questions. At sparsity {JUDGED:g}: {'; '.join(told)}. There, {', '.join(others)}."
+        f"What pruning by Wanda leaves of the abilities of {model}, with 95 % bootstrap intervals over questions. At "
+        f"sparsity {JUDGED:g}: {'; '.join(told)}. There, {', '.join(others)}."
     )
-    return lab.Drawing("kept", figure, caption)
+    return lab.Drawing(f"kept{suffix}", figure, caption)
 
 
-def draw_override(records: "DataFrame") -> lab.Drawing:
+def draw_override(records: "DataFrame", model: str, suffix: str) -> lab.Drawing:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(9.2, 4.2), sharey=True)
@@ -80,11 +120,11 @@ def draw_override(records: "DataFrame") -> lab.Drawing:
     panels[0].set_ylabel("share of answers")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = (
-        "Which of thirty candidates a model pruned by Wanda answers, with 95 % Wilson intervals over questions. Left: "
-        "the question alone; the answer of the context is the one that the right panel's context says. Right: after a "
-        "sentence that contradicts the stored fact."
+        f"Which of thirty candidates {model}, pruned by Wanda, answers, with 95 % Wilson intervals over questions. "
+        "Left: the question alone; the answer of the context is the one that the right panel's context says. Right: "
+        "after a sentence that contradicts the stored fact."
     )
-    return lab.Drawing("override", figure, caption)
+    return lab.Drawing(f"override{suffix}", figure, caption)
 
 
 def draw_widths(records: "DataFrame") -> lab.Drawing:

@@ -87,7 +87,6 @@ def function(number: int, count: int, shuffled: bool) -> tuple[Tensor, Tensor, T
     return points, side, side[torch.randperm(len(side), generator=stream)] if shuffled else side
 
 
-@torch.no_grad()
 def learned(model: LanguageModel, functions: Sequence[int], examples: int, shuffled: bool) -> Tensor:
     """Share `[F]` of right labels of each function's `QUERIES` last points, after at least so many examples.
 
@@ -104,13 +103,12 @@ def learned(model: LanguageModel, functions: Sequence[int], examples: int, shuff
             asked.append(len(tokens) - 1)
             tokens += [labels[label], *spell("\n")]
         rows.append(tokens)
-        places.append(asked)
-        sides.append(side)
+        places.append(asked[examples:])
+        sides.append(side[examples:])
     longest = max(map(len, rows))
-    padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.module.device)
-    logits = model.module(padded).logits.cpu()
-    said = logits[torch.arange(len(rows))[:, None], torch.tensor(places)][..., labels].argmax(-1)
-    return (said == torch.stack(sides))[:, examples:].double().mean(1)
+    padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    said = model.logits(padded, torch.tensor(places))[..., labels].argmax(-1).cpu()
+    return (said == torch.stack(sides)).double().mean(1)
 
 
 def _shifted(index: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The rules of the claims, from records alone."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +16,30 @@ JUDGED = 0.5
 """Sparsity at which models are compared."""
 LISTED, TWO = 1 / 30, 1 / 2
 """Chance of an answer among thirty candidates, and among two."""
-CHANCE = {"recall": LISTED, "override": LISTED, "retrieval": TWO, "function": TWO}
+CHANCE = {"recall": LISTED, "override": LISTED, "retrieval": TWO, "function": TWO, "trivia": 0, "trivia, open book": 0}
 FURTHER = 0.1 - 1e-9
 """By how much more sparsity the use of the context must tolerate; levels are a tenth apart, up to rounding."""
 KNOWN = 0.9
 """Accuracy from which a trained network has an ability."""
 FEWER = 16
 """How many times fewer facts the control of C4 has."""
+
+
+def language_models(records: "DataFrame") -> list[str]:
+    return sorted(records["model"].dropna().unique()) if "model" in records else []
+
+
+def each_model(judge: Callable[["DataFrame"], list[lab.Check]]) -> Callable[["DataFrame"], list[lab.Check]]:
+    """The same for every language model that was asked: all of them must have an effect, and none that of a control."""
+
+    def judged(records: "DataFrame") -> list[lab.Check]:
+        names = language_models(records)
+        if len(names) < 2:
+            return judge(records)
+        checks = [(name, judge(records[records["model"] == name])) for name in names]
+        return [replace(check, name=f"{name}: {check.name}") for name, found in checks for check in found]
+
+    return judged
 
 
 def answers(records: "DataFrame", cell: str, metric: str = "right", method: str = "wanda") -> "DataFrame":
@@ -88,6 +107,7 @@ def lead(kind: str, context: Kept, recall: Kept) -> lab.Interval:
     return lab.bootstrap(difference, context.questions, recall.questions)
 
 
+@each_model
 def judge_recall_first(records: "DataFrame") -> list[lab.Check]:
     context, recall = Kept(records, "retrieval"), Kept(records, "recall")
     able(context.table, "retrieval")
@@ -98,6 +118,7 @@ def judge_recall_first(records: "DataFrame") -> list[lab.Check]:
     ]
 
 
+@each_model
 def judge_recall_first_control(records: "DataFrame") -> list[lab.Check]:
     unknown = answers(records, "invented")
     change = lab.mean(at(unknown, JUDGED) - unknown.loc[0])
@@ -120,6 +141,7 @@ def ratio(records: "DataFrame", ability: str) -> lab.Interval:
     return lab.bootstrap(of, kept.questions)
 
 
+@each_model
 def judge_override(records: "DataFrame") -> list[lab.Check]:
     return [
         lab.above("answers from the context, pruned over dense", ratio(records, "override"), 0.95 - 1e-9),
@@ -127,6 +149,7 @@ def judge_override(records: "DataFrame") -> list[lab.Check]:
     ]
 
 
+@each_model
 def judge_override_control(records: "DataFrame") -> list[lab.Check]:
     said = answers(records, "recall", "other")
     checks = []
@@ -137,6 +160,7 @@ def judge_override_control(records: "DataFrame") -> list[lab.Check]:
     return checks
 
 
+@each_model
 def judge_function(records: "DataFrame") -> list[lab.Check]:
     context, recall = Kept(records, "function"), Kept(records, "recall")
     able(context.table, "function")
@@ -144,6 +168,7 @@ def judge_function(records: "DataFrame") -> list[lab.Check]:
     return [lab.above("tolerated sparsity, functions less recall", lead("tolerated", context, recall), FURTHER)]
 
 
+@each_model
 def judge_function_control(records: "DataFrame") -> list[lab.Check]:
     shares = answers(records, "function, shuffled labels").mean()
     return [lab.contains("accuracy with shuffled labels, mean over sparsities", lab.mean(shares), TWO)]
