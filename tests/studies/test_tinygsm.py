@@ -15,7 +15,7 @@ from torch import nn
 from mesocosm import models, sandbox, tasks, training
 from mesocosm.cli import main
 from mesocosm.lab.claims import judge
-from mesocosm.lab.files import UserError, read_table, read_tensors
+from mesocosm.lab.files import read_table, read_tensors
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.seeding import generator
@@ -204,8 +204,8 @@ def test_programs_are_run_in_the_sandbox_as_they_were_written():
 
 def test_failed_programs_have_no_answer():
     task = Problems()
-    digits = [task.tokens.index(token) for token in ("result", " = ", "7", "<end>", "9")]
-    broken = [task.tokens.index(token) for token in (" = ", " = ", "7", "<end>", "9")]
+    digits = [task.tokens.index(token) for token in ("\nresult = ", "7", "<end>", "9")]
+    broken = [task.tokens.index(token) for token in ("\nresult = ", " * ", "<end>", "9")]
     answers = evaluation.execute(task, torch.tensor([[digits, broken, digits]]))
     assert answers[0, 0] == answers[0, 2] == 7
     assert answers[0, 1].isnan()
@@ -432,17 +432,31 @@ def test_a_pretrained_model_learns_writes_and_judges(pretrained, monkeypatch):
         assert [drawing.name for drawing in figures(records)] == ["accuracy", "curves", "variants", "tokens"]
 
 
+@pytest.mark.parametrize("way", [["--out", "run"], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gsm8k": None}, "gsm8k=None is not legal with a language model"),
-        ({"programs": "nowhere"}, "programs='nowhere' is not legal"),
+        ({"gsm8k": None}, "gsm8k=None is not legal with a language model: say where the problems are"),
+        ({"gsm8k": "nowhere"}, "gsm8k='nowhere' is not legal: path='nowhere/train.jsonl' is not legal"),
+        ({"programs": None}, "programs=None is not legal with a language model"),
+        ({"programs": "nowhere"}, "programs='nowhere' is not legal: after 0 problems"),
         ({"labelled": 4}, "labelled=4 is not legal: the file holds 3 problems"),
+        ({"examples": (4, 10)}, "examples=10 is not legal: the file holds 9 problems"),
     ],
 )
-def test_what_a_pretrained_model_misses_is_told(pretrained, changes, message):
-    with pytest.raises(UserError, match=message):
-        run(dataclasses.replace(pretrained, **changes), Lab(None))
+def test_files_that_are_missing_are_told_before_there_is_a_folder(
+    pretrained, changes, message, way, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    flags = []
+    for name, value in dataclasses.asdict(dataclasses.replace(pretrained, **changes)).items():
+        if value is not None and value != getattr(PRESETS["paper"], name):
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--no-{name}"] if value is False else [f"--{name.replace('_', '-')}", *map(str, values)]
+    assert main(["run", "tinygsm", "--preset", "paper", *flags, *way]) == 2
+    assert f"mesocosm: error: {message}" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_without_the_sandbox_nothing_starts(monkeypatch, tmp_path, capsys):
@@ -467,6 +481,7 @@ def test_without_the_sandbox_nothing_starts(monkeypatch, tmp_path, capsys):
         ({"verifier_batch_size": 2000}, "verifier_batch_size=2000 is not legal"),
         ({"batch_size": 5000}, "batch_size=5000 is not legal"),
         ({"samples": 1}, "samples=1 is not legal"),
+        ({"gsm8k": "gsm8k"}, "gsm8k='gsm8k' is not legal without a language model"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

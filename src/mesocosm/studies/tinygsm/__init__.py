@@ -62,6 +62,9 @@ class Config(lab.Config):
             raise ValueError(f"errors={self.errors} is not legal: it must hold 3 rates, one a family")
         if self.few > self.seeds:
             raise ValueError(f"few={self.few} is not legal: it must be at most seeds={self.seeds}")
+        for name in ("gsm8k", "programs"):
+            if self.language_model is None and getattr(self, name) is not None:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not legal without a language model to read it")
         for name in ("d_model", "d_small"):
             if self.language_model is None and getattr(self, name) % (2 * self.heads):
                 raise ValueError(f"{name}={getattr(self, name)} is not legal: a multiple of 2 heads={2 * self.heads}")
@@ -109,20 +112,16 @@ def check(config: Config) -> None:
     for name in (config.language_model, config.small_language_model):
         if name is not None:
             models.check_pretrained(name)
+    if config.language_model is not None:
+        from mesocosm.studies.tinygsm.written import read_files
+
+        read_files(config, most=config.examples[-1])
 
 
 def run(config: Config, lab: "Lab") -> None:
-    from mesocosm.lab.files import UserError
     from mesocosm.studies.tinygsm.experiment import Experiment
 
-    for name in ("gsm8k", "programs"):
-        if config.language_model is not None and getattr(config, name) is None:
-            raise UserError(f"{name}=None is not legal with a language model: say where the problems are")
-    try:
-        experiment = Experiment(config, lab)
-    except (OSError, ValueError) as error:
-        raise UserError(error) from error
-    experiment.run()
+    Experiment(config, lab).run()
 
 
 STUDY = lab.Study(
@@ -140,7 +139,7 @@ STUDY = lab.Study(
     departures=(
         "In smoke and small, problems are made by templates, and the teacher's errors by a rule that matches the "
         "accuracy of GPT-3.5 on GSM8K, 77 %; generators start from random weights, and read words and digits from a "
-        "vocabulary of 67 tokens.",
+        "vocabulary of 77 tokens.",
         "In paper, generators start from SmolLM2 of 362 or 135 million parameters, and the teacher's accuracy is "
         "the paper's own figure; independent errors and single families are left out, and with them two controls.",
         "Candidates have one temperature; those for training a verifier come from three checkpoints of its generator, "
