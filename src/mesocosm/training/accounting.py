@@ -25,10 +25,13 @@ class Meter:
     Args:
         stream: as `train` takes it.
         gradients: how many a step takes.
+        accumulate: parts in which a batch is read.
     """
 
-    def __init__(self, objective: Callable[..., Tensor], stream: Callable[..., Any], gradients: int) -> None:
-        self.objective, self.stream, self.gradients = objective, stream, gradients
+    def __init__(
+        self, objective: Callable[..., Tensor], stream: Callable[..., Any], gradients: int, accumulate: int
+    ) -> None:
+        self.objective, self.stream, self.gradients, self.accumulate = objective, stream, gradients, accumulate
         self.known: dict[tuple, Tensor] = {}
 
     def step(self, population: Population, batch: Any, step: int) -> Tensor:
@@ -44,7 +47,8 @@ class Meter:
             alone = population.select([place])
             with flop_counter() as drawing:
                 batch = self.stream(step, alone.index, population.device) if batch is None else batch
-            flops = drawing.get_total_flops() + self.gradients * flops_of_step(alone, self.objective, batch, step)
+            gradient = flops_of_step(alone, self.objective, batch, step, self.accumulate)
+            flops = drawing.get_total_flops() + self.gradients * gradient
             inputs = batch.inputs[0]
             tokens = len(inputs) if inputs.is_floating_point() else inputs.numel()
             self.known[kind] = total(torch.tensor([flops, tokens], dtype=torch.float64))

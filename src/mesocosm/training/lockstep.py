@@ -59,9 +59,10 @@ def step_of(
     clip: float | None,
     average: EMA | None,
     compile: bool,
+    accumulate: int,
 ) -> Callable[[Stack, Any, int], Tensor]:
     """One step of a stack, in place; gives the losses `[R]` before it."""
-    of_part = gradients_of(population, objective, functional=compile)
+    of_part = gradients_of(population, objective, functional=compile, accumulate=accumulate)
 
     def gradients(theta: Tensor, state: dict, batch: Any) -> tuple[Tensor, Tensor]:
         found = of_part(theta, state, batch)

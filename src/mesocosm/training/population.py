@@ -214,6 +214,11 @@ class Population:
         shift = _shift(step)
         return self.state | {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
 
+    def part_state(self, state: dict[str, Tensor], part: int) -> dict[str, Tensor]:
+        """A step's state for one part of its batch: each drops other activations."""
+        shift = torch.tensor(part << 48) * _ODD
+        return state | {name: state[name] + shift.to(state[name].device) for name in self.dropout_keys}
+
     def step_seed(self, step: int) -> int:
         """Seed of the first replica for what draws from PyTorch's own generators in this step."""
         return int(self.noise_keys[0] + _shift(step))
