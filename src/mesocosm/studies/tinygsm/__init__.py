@@ -44,6 +44,7 @@ class Config(lab.Config):
     heads: int = setting(4, "their attention heads", low=1, high=1000)
     steps: int = setting(600, "training steps of a generator", low=4, high=10_000_000)
     batch_size: int = setting(32, "problems a step", low=1, high=100_000)
+    micro_batch_size: int | None = setting(None, "problems or candidates read at once; all of a step's if none", low=1)
     learning_rate: float = setting(4e-3, "its learning rate, falling to a twentieth", low=0, high=1)
     warmup: int = setting(100, "steps over which it rises", low=1, high=10_000_000)
     examples: tuple[int, ...] = setting((500, 1000, 2000), "unique examples where they are limited", low=1, high=10**8)
@@ -90,8 +91,8 @@ PRESETS = {
     "small": Config(reported=False),
     "paper": Config(
         language_model="HuggingFaceTB/SmolLM2-360M", small_language_model="HuggingFaceTB/SmolLM2-135M",
-        seeds=3, d_model=960, d_small=576, layers=32, steps=20_000, batch_size=1024, learning_rate=1e-4,
-        warmup=1000, examples=(31_250, 62_500, 500_000, 1_000_000),
+        seeds=3, d_model=960, d_small=576, layers=32, steps=20_000, batch_size=1024, micro_batch_size=16,
+        learning_rate=1e-4, warmup=1000, examples=(31_250, 62_500, 500_000, 1_000_000),
         examples_steps=20_000, labelled=7473, verifier_steps=2000,
         verifier_batch_size=256, verifier_learning_rate=1e-4, verifier_warmup=100, test=1319, samples=48,
     ),

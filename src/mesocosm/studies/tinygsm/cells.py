@@ -97,6 +97,7 @@ def generators(
         clip=1.0,
         steps=steps,
         batch_size=config.batch_size,
+        accumulate=parts(config, config.batch_size),
         settings=settings or {},
         every=-(-steps // 4),
         swappable=width is None and config.language_model is None,
@@ -117,10 +118,16 @@ def verifiers(config: "Config", name: str, seeds: Sequence[int], width: int | No
         clip=1.0,
         steps=config.verifier_steps,
         batch_size=config.verifier_batch_size,
+        accumulate=parts(config, config.verifier_batch_size),
         every=max(1, config.verifier_steps // 4),
         swappable=width is None and config.language_model is None,
         complete=False,
     )
+
+
+def parts(config: "Config", batch_size: int) -> int:
+    """Parts in which a batch is read."""
+    return -(-batch_size // (config.micro_batch_size or batch_size))
 
 
 def make_model(config: "Config", width: int, task: Any) -> models.Transformer:
