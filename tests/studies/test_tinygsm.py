@@ -255,6 +255,25 @@ def test_scores_are_the_last_tokens():
     assert last.weights.argmax(1).tolist() == ends.tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "objective"), [("generator", training.cross_entropy), ("verifier", training.outcome_loss)]
+)
+def test_what_is_left_out_of_a_row_has_no_part_in_the_loss(name, objective):
+    cell = next(cell for cell in plan(TINY) if cell.name == name)
+    population = Lab(None).population(cell)
+    batch = training.Online(cell.task, 8, list(cell.seeds))(0, population.index, population.device)
+    found, expected = (
+        gradients.gradients_of(population, loss)(population.theta, {}, batch) for loss in (cell.objective, objective)
+    )
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    stranger = training.Population(lambda: Stranger(cell.task), cell.seeds)
+    one, other = (
+        gradients.gradients_of(stranger, loss)(stranger.theta, {}, batch)[0] for loss in (cell.objective, objective)
+    )
+    assert torch.equal(one, other)
+
+
 def test_head_only_leaves_the_rest_alone():
     config = TINY
     all_of = {cell.name: cell for cell in plan(config)}

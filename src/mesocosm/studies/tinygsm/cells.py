@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mesocosm import lab, models, training
-from mesocosm.studies.tinygsm.problems import Problems, Verification
+from mesocosm.studies.tinygsm.problems import PROGRAM, Problems, Verification
 from mesocosm.studies.tinygsm.written import Judged, Pretrained, Texts, Written
 from mesocosm.tasks.word_problems import WordProblemBatch
 
@@ -28,6 +28,19 @@ def head_only(head: Collection[str], model: Any, batch: Any) -> Tensor:
     """The verifier's loss, whose gradient reaches the parameters of these names alone."""
     rest = {name: weights.detach() for name, weights in model.named_parameters() if name not in head}
     return training.outcome_loss(partial(functional_call, model, rest), batch)
+
+
+def at_programs(objective: Any, places: int, model: Any, batch: Any) -> Tensor:
+    """`objective` at the last places of a row, beyond which no weight is: a transformer computes no other outputs."""
+    if not isinstance(model, models.Transformer):
+        return objective(model, batch)
+    targets, weights = (field[:, -places:] for field in (batch.targets, batch.weights))
+    return objective(partial(model, last=places), batch._replace(targets=targets, weights=weights))
+
+
+def objective_of(config: "Config", objective: Any) -> Any:
+    """What a cell learns by; of the transformer that stands for a pretrained model in a plan, all outputs count."""
+    return partial(at_programs, objective, PROGRAM) if config.language_model is None else objective
 
 
 def task_of(config: "Config", judge: bool = False, **changes: Any) -> Any:
@@ -91,7 +104,7 @@ def generators(
         task=task_of(config, **changes),
         model=partial(make_model, config, width or config.d_model),
         seeds=list(seeds),
-        objective=training.cross_entropy,
+        objective=objective_of(config, training.cross_entropy),
         optimiser=training.AdamW(config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)),
         schedule=training.cosine(steps, warmup=config.warmup, floor=0.05),
         clip=1.0,
@@ -112,7 +125,7 @@ def verifiers(config: "Config", name: str, seeds: Sequence[int], width: int | No
         task=task_of(config, judge=True),
         model=partial(make_model, config, width or config.d_model),
         seeds=list(seeds),
-        objective=training.outcome_loss,
+        objective=objective_of(config, training.outcome_loss),
         optimiser=training.AdamW(config.verifier_learning_rate, weight_decay=0.01, betas=(0.9, 0.98)),
         schedule=training.linear(config.verifier_steps, warmup=config.verifier_warmup),
         clip=1.0,
