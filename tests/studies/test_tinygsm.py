@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -14,8 +15,10 @@ from torch import nn
 
 from mesocosm import models, sandbox, tasks, training
 from mesocosm.cli import main
+from mesocosm.lab import jobs
 from mesocosm.lab.claims import judge
 from mesocosm.lab.files import read_table, read_tensors
+from mesocosm.lab.folder import Request
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.seeding import generator
@@ -294,7 +297,7 @@ def test_head_only_leaves_the_rest_alone():
 
 def test_unique_examples_are_nested_and_so_many():
     cell = next(cell for cell in plan(TINY) if cell.name == "data")
-    stream = cells.unique_examples(TINY, cell)
+    stream = cell.stream.epochs
     own = [{tuple(row.tolist()) for row in stream.data.inputs[rows]} for rows in stream.subsets]
     assert [len(some) for some in own] == cell.settings["examples"]
     few = TINY.few
@@ -302,6 +305,19 @@ def test_unique_examples_are_nested_and_so_many():
     families = [set(stream.data.family[rows].tolist()) for rows in stream.subsets]
     assert families[-few:] == [{cells.ONE_FAMILY}] * few
     assert not own[0] & own[1]
+
+
+def test_limited_data_are_learned_from_anywhere_as_planned():
+    config = dataclasses.replace(TINY, few=1)
+    request = Request("tinygsm", "smoke", config)
+    assert [part.cell for part in jobs.unfinished(request, Path("nowhere"))] == ["data"]
+    (job,) = jobs.plan_jobs([jobs.unfinished(request, Path("nowhere"))], Lab(None), jobs.InProcess())
+    tensors, facts = jobs.train_job(job)
+    cell = next(cell for cell in plan(config) if cell.name == "data")
+    expected, _ = Lab(None).train(cell).saved()
+    assert facts["first"] == len(cell.seeds) == 3
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name].nan_to_num(), expected[name].nan_to_num()) for name in expected)
 
 
 def test_variants_change_one_thing_and_share_their_start():

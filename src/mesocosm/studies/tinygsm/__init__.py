@@ -42,7 +42,7 @@ class Config(lab.Config):
     d_small: int = setting(32, "width of the small ones", low=4, high=65_536)
     layers: int = setting(2, "their layers", low=1, high=1000)
     heads: int = setting(4, "their attention heads", low=1, high=1000)
-    steps: int = setting(600, "training steps of a generator", low=4, high=10_000_000)
+    steps: int = setting(500, "training steps of a generator", low=4, high=10_000_000)
     batch_size: int = setting(32, "problems a step", low=1, high=100_000)
     micro_batch_size: int | None = setting(None, "problems or candidates read at once; all of a step's if none", low=1)
     learning_rate: float = setting(4e-3, "its learning rate, falling to a twentieth", low=0, high=1)

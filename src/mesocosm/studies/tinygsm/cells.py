@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,7 +62,7 @@ def all_cells(config: "Config") -> Iterator[lab.Cell]:
     if templates:
         yield generators(config, "generator, independent errors", few, **independent(config))
     sizes = [(size, "all") for size in config.examples] + [(config.examples[-1], "one")] * templates
-    yield generators(
+    data = generators(
         config,
         "data",
         [*few] * len(sizes),
@@ -71,6 +72,7 @@ def all_cells(config: "Config") -> Iterator[lab.Cell]:
             "families": [families for _, families in sizes for _ in few],
         },
     )
+    yield dataclasses.replace(data, stream=UniqueExamples(config, data), complete=templates)
     yield verifiers(config, "verifier", range(config.seeds))
     if templates:
         yield verifiers(config, "verifier, independent errors", few)
@@ -167,20 +169,32 @@ def with_files(config: "Config", cell: lab.Cell, texts: Texts) -> lab.Cell:
     name = config.small_language_model if small else config.language_model
     task: Any = cell.task
     model = partial(Pretrained, name or "")
-    return dataclasses.replace(cell, task=dataclasses.replace(task, texts=texts), model=model)
+    cell = dataclasses.replace(cell, task=dataclasses.replace(task, texts=texts), model=model)
+    return dataclasses.replace(cell, stream=UniqueExamples(config, cell)) if cell.stream else cell
 
 
-def unique_examples(config: "Config", cell: lab.Cell) -> training.Epochs:
-    """The stream of the cell "data": passes over so many examples, the smaller sets within the larger."""
-    largest = config.examples[-1]
-    drawn: list[Any] = [cell.task]
-    if "one" in cell.settings["families"]:
-        drawn.append(task_of(config, families=(ONE_FAMILY,)))
-    samples = [task.draw(largest, seed, "examples") for task in drawn for seed in range(config.few)]
-    data = WordProblemBatch(*map(torch.cat, zip(*samples)))
-    rows = []
-    for seed, size, families in zip(cell.seeds, cell.settings["examples"], cell.settings["families"]):
-        first = largest * (seed + config.few * (families == "one"))
-        # All sets are of one length, the smaller ones repeated.
-        rows.append(first + torch.arange(largest) % size)
-    return training.Epochs(data, cell.batch_size, cell.seeds, torch.stack(rows))
+@dataclass(frozen=True)
+class UniqueExamples:
+    """The stream of the cell "data": passes over so many examples, the smaller sets within the larger; drawn late."""
+
+    config: "Config"
+    cell: lab.Cell
+
+    @cached_property
+    def epochs(self) -> training.Epochs:
+        config, cell, largest = self.config, self.cell, self.config.examples[-1]
+        drawn: list[Any] = [cell.task]
+        if "one" in cell.settings["families"]:
+            drawn.append(task_of(config, families=(ONE_FAMILY,)))
+        samples = [task.draw(largest, seed, "examples") for task in drawn for seed in range(config.few)]
+        data = WordProblemBatch(*map(torch.cat, zip(*samples)))
+        rows = []
+        for seed, size, families in zip(cell.seeds, cell.settings["examples"], cell.settings["families"]):
+            first = largest * (seed + config.few * (families == "one"))
+            # All sets are of one length, the smaller ones repeated.
+            rows.append(first + torch.arange(largest) % size)
+        return training.Epochs(data, cell.batch_size, cell.seeds, torch.stack(rows))
+
+    def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        return self.epochs(step, index, device)
