@@ -124,24 +124,30 @@ def standin(at: Field, given: argparse.Namespace, turns: Turns) -> None:
     repeated(at.standin(at.setting, given.device), max(1, at.replica_steps // 10), turns)
 
 
+class Timed(Online):
+    """A stream that adds up the seconds it takes."""
+
+    seconds = 0.0
+
+    def draw(self, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        drawn = super().draw(*arguments)
+        self.seconds += time.perf_counter() - began
+        return drawn
+
+
 def population(at: Field, given: argparse.Namespace, turns: Turns, compile: bool = False) -> None:
     setting, replicas = at.setting, at.replicas
-    online, spent = Online(setting.task, setting.batch_size, range(replicas)), [0.0]
+    stream = Timed(setting.task, setting.batch_size, range(replicas))
     # Whole chunks of samples in every turn.
-    every = -(-max(1, at.replica_steps // replicas) // online.chunk) * online.chunk if replicas > 8 else 8
-
-    def stream(*arguments: Any) -> Any:
-        began = time.perf_counter()
-        batch = online(*arguments)
-        spent[0] += time.perf_counter() - began
-        return batch
+    every = -(-max(1, at.replica_steps // replicas) // stream.chunk) * stream.chunk if replicas > 8 else 8
 
     def turn(stack: Population, step: int) -> dict:
         if step:
             # Replicas whose step fills the device are trained one after the other.
-            turns.tell(every * min(len(stack), replicas), spent[0])
+            turns.tell(every * min(len(stack), replicas), stream.seconds)
         turns.wait()
-        spent[0] = 0.0
+        stream.seconds = 0.0
         return {}
 
     train(
@@ -224,7 +230,11 @@ def limits(device: str, precision: str) -> tuple[float, float]:
 
 def variants(at: Field, given: argparse.Namespace) -> dict[str, Callable]:
     found = {"ordinary loop": ordinary, "stand-in": standin, "population": population, "compiled": compiled, "jax": jax}
-    leave = {"stand-in": not at.standin, "compiled": given.no_compile, "jax": not at.jax or given.precision != "float32"}
+    leave = {
+        "stand-in": not at.standin,
+        "compiled": given.no_compile,
+        "jax": not at.jax or given.precision != "float32",
+    }
     if at.jax and not importlib.util.find_spec("jax"):
         print("JAX is not installed: its row is left out")
         leave["jax"] = True
@@ -297,7 +307,8 @@ def main() -> None:
     given = parser.parse_args()
     hold(given.threads)
     for name in given.settings:
-        for given.at in given.replicas:
+        for replicas in given.replicas:
+            given.at = replicas
             compare(name, given)
 
 

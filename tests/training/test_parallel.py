@@ -45,11 +45,11 @@ def test_torchrun_runs_a_study_into_one_folder(tmp_path: Path, port: int) -> Non
 
     two = run("two", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port))
     one = run("one")
-    assert len(one) > 20
-    pandas.testing.assert_frame_equal(two.drop(columns="value"), one.drop(columns="value"))
-    # Its networks drop activations, and each process others; what is counted is the same.
-    counted = one.metric.isin(["flops", "tokens"]) | ((one.step == 0) & (one.metric == "error"))
-    pandas.testing.assert_frame_equal(two[counted], one[counted])
+    # Its networks drop activations, and each process others, so that one may stop earlier; what is counted is the same.
+    both = one.merge(two, on=[column for column in one.columns if column != "value"], suffixes=("", "_of_two"))
+    counted = both[both.metric.isin(["flops", "tokens"]) | ((both.step == 0) & (both.metric == "error"))]
+    assert len(counted) > 10
+    assert counted.value.tolist() == counted.value_of_two.tolist()
 
 
 def test_fewer_samples_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,19 +71,21 @@ class Task(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompactTask(Task):
-    """A task that draws what is random in its samples as few bytes, and reads them later, for many replicas at once."""
+class WordTask(Task):
+    """A task whose samples are functions of random words, drawn on any device for many replicas at once."""
+
+    @property
+    def words(self) -> int:
+        """How many 64-bit words one sample needs."""
+        raise NotImplementedError
+
+    def read(self, words: Tensor) -> Batch:
+        """The samples of random words `[..., words]` int64."""
+        raise NotImplementedError
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
-        return self.read(*self.draw(size, generator))
-
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What is random in `size` samples: tensors `[B, ...]`."""
-        raise NotImplementedError
-
-    def read(self, *drawn: Tensor) -> Batch:
-        """The batch of what was drawn, of any leading shape."""
-        raise NotImplementedError
+        drawn = torch.empty(self.words, size, dtype=torch.int64)
+        return self.read(drawn.random_(-(2**63), None, generator=generator).T)
 
 
 def share_counts(size: int, shares: Sequence[float]) -> Tensor:

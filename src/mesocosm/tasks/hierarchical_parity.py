@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import CompactTask
-from mesocosm.tasks.parity import byte_signs, cube
+from mesocosm.tasks.base import WordTask
+from mesocosm.tasks.parity import cube, signs_of
 
 __all__ = ["HierarchicalParity"]
 
@@ -22,7 +22,7 @@ class HierarchicalParityBatch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HierarchicalParity(CompactTask):
+class HierarchicalParity(WordTask):
     """Uniform ±1 bits labelled by the leaf of a complete binary tree that a parity at each node leads to.
 
                   node 0: x1 x2 x3
@@ -81,13 +81,13 @@ class HierarchicalParity(CompactTask):
         """Accuracy of a guess."""
         return 1 / self.n_classes
 
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor]:
-        """The bits `[B, n]` int8."""
-        return (byte_signs(size, self.n, generator),)
+    @property
+    def words(self) -> int:
+        return -(-self.n // 64)
 
-    def read(self, *drawn: Tensor) -> HierarchicalParityBatch:
-        """The batch of the bits that were drawn, `[..., n]`."""
-        return self.label(drawn[0].float())
+    def read(self, words: Tensor) -> HierarchicalParityBatch:
+        """The samples of random words `[..., words]`."""
+        return self.label(signs_of(words, self.n))
 
     def enumerate(self) -> HierarchicalParityBatch:
         """Every input once, in the order of `cube`; raises `ValueError` for n > 20."""

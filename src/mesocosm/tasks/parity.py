@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import numpy
 import torch
 from torch import Tensor
 
 from mesocosm.settings import setting
-from mesocosm.tasks.base import CompactTask
+from mesocosm.tasks.base import WordTask
 
 __all__ = ["BlockParity", "SparseParity"]
 
@@ -22,14 +21,19 @@ class ParityBatch(NamedTuple):
 
 def random_signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Fair ±1 numbers, `[rows, columns]` float32, sixty-four from each word of the generator."""
-    return byte_signs(rows, columns, generator).float()
-
-
-def byte_signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """The same as int8."""
     words = torch.empty(-(-rows * columns // 64), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    bits = numpy.unpackbits(words.numpy().view(numpy.uint8), count=rows * columns)
-    return torch.from_numpy(1 - 2 * bits.view(numpy.int8)).view(rows, columns)
+    return signs_of(words, rows * columns).view(rows, columns)
+
+
+def signs_of(words: Tensor, count: int) -> Tensor:
+    """The first `count` bits of words `[..., W]` int64 as ±1 numbers, `[..., count]` float32."""
+    # By a table that has the signs of a byte's eight bits as eight int8 in one number.
+    shifts = torch.arange(7, -1, -1, device=words.device)
+    bits = torch.arange(256, device=words.device)[:, None] >> shifts & 1
+    table = (1 - 2 * bits).to(torch.int8).view(torch.int64)[:, 0]
+    octets = words.clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
+    eights = table.index_select(0, octets.int())
+    return eights.view(torch.int8).unflatten(0, (*words.shape[:-1], -1))[..., :count].float()
 
 
 def cube(n: int) -> Tensor:
@@ -45,7 +49,7 @@ def cube(n: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseParity(CompactTask):
+class SparseParity(WordTask):
     """Uniform ±1 bits labelled by the product of the first k of n: flat error for long, then a sudden drop.
 
     Which k coordinates count is a matter of naming, since the inputs are exchangeable; here they come first. Samples
@@ -88,17 +92,17 @@ class SparseParity(CompactTask):
         """Probability that the best predictor, the clean parity, misses a noisy label."""
         return self.noise / 2
 
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The bits `[B, n]` int8, and with noise which labels are flipped `[B]` bool."""
-        signs = byte_signs(size, self.n, generator)
-        return (signs, torch.rand(size, generator=generator) < self.noise / 2) if self.noise else (signs,)
+    @property
+    def words(self) -> int:
+        return -(-self.n // 64) + (self.noise > 0)
 
-    def read(self, *drawn: Tensor) -> ParityBatch:
-        """The batch of what was drawn, `[..., n]` and with noise `[...]`."""
-        signs, *flipped = drawn
-        inputs = signs.float()
+    def read(self, words: Tensor) -> ParityBatch:
+        """The samples of random words `[..., words]`: the bits, and with noise a word for whether the label flips."""
+        inputs = signs_of(words[..., : -(-self.n // 64)], self.n)
         clean = inputs[..., self.relevant].prod(dim=-1)
-        targets = torch.where(flipped[0], -clean, clean) if flipped else clean
+        targets = clean
+        if self.noise:
+            targets = torch.where(words[..., -1].double() < (self.noise - 1) * 2.0**63, -clean, clean)
         return ParityBatch(inputs, targets, torch.ones_like(clean), clean)
 
     def enumerate(self) -> ParityBatch:

@@ -24,14 +24,21 @@ class Meter:
 
     Args:
         stream: as `train` takes it.
+        read: makes a batch of what is given to `step`.
         gradients: how many a step takes.
         accumulate: parts in which a batch is read.
     """
 
     def __init__(
-        self, objective: Callable[..., Tensor], stream: Callable[..., Any], gradients: int, accumulate: int
+        self,
+        objective: Callable[..., Tensor],
+        stream: Callable[..., Any],
+        read: Callable[[Any], Any],
+        gradients: int,
+        accumulate: int,
     ) -> None:
-        self.objective, self.stream, self.gradients, self.accumulate = objective, stream, gradients, accumulate
+        self.objective, self.stream, self.read = objective, stream, read
+        self.gradients, self.accumulate = gradients, accumulate
         self.known: dict[tuple, Tensor] = {}
 
     def step(self, population: Population, batch: Any, step: int) -> Tensor:
@@ -46,7 +53,7 @@ class Meter:
         if kind not in self.known:
             alone = population.select([place])
             with flop_counter() as drawing:
-                batch = self.stream(step, alone.index, population.device) if batch is None else batch
+                batch = self.stream(step, alone.index, population.device) if batch is None else self.read(batch)
             gradient = flops_of_step(alone, self.objective, batch, step, self.accumulate)
             flops = drawing.get_total_flops() + self.gradients * gradient
             inputs = batch.inputs[0]

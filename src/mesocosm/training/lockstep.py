@@ -60,8 +60,9 @@ def step_of(
     average: EMA | None,
     compile: bool,
     accumulate: int,
+    read: Callable[[Any], Any],
 ) -> Callable[[Stack, Any, int], Tensor]:
-    """One step of a stack, in place; gives the losses `[R]` before it."""
+    """One step of a stack, in place, on what `read` makes of its batch; gives the losses `[R]` before it."""
     of_part = gradients_of(population, objective, functional=compile, accumulate=accumulate)
 
     def gradients(theta: Tensor, state: dict, batch: Any) -> tuple[Tensor, Tensor]:
@@ -70,6 +71,7 @@ def step_of(
 
     @torch.no_grad()
     def update(theta: Tensor, memory: dict, state: dict, batch: Any, columns: dict, t: Tensor) -> Tensor:
+        batch = read(batch)
         gradient, losses = gradients(theta, state, batch)
         if hasattr(optimiser, "ascend"):
             above = optimiser.ascend(theta, gradient, columns, population.layout)

@@ -118,10 +118,11 @@ def train(
         history.restore(*saved)
     for age in ages:
         age.mappable, age.reason = ages[-1].mappable, ages[-1].reason
-    advances = [step_of(age, objective, optimiser, schedule, clip, average, compile, accumulate) for age in ages]
-    meter = Meter(objective, stream, 2 if hasattr(optimiser, "ascend") else 1, accumulate)
+    draw, read = (stream.draw, stream.read) if isinstance(stream, Online) else (stream, lambda batch: batch)
+    advances = [step_of(age, objective, optimiser, schedule, clip, average, compile, accumulate, read) for age in ages]
+    meter = Meter(objective, stream, read, 2 if hasattr(optimiser, "ascend") else 1, accumulate)
     loop = _Loop(
-        history, ages, list(grow), stream, optimiser, advances, meter, average, measure, every, stop, compile, observer
+        history, ages, list(grow), draw, optimiser, advances, meter, average, measure, every, stop, compile, observer
     )
     while first < len(population):
         rows = list(range(first, min(first + stack, len(population))))
@@ -148,7 +149,7 @@ class _Loop:
     history: History
     ages: list[Population]
     grow: list[Growth]
-    stream: Callable[..., Any]
+    draw: Callable[..., Any]
     optimiser: Optimiser
     advances: list[Callable[[Stack, Any, int], Tensor]]
     meter: Meter
@@ -188,7 +189,7 @@ class _Loop:
             if stack.age < len(self.grow) and step == self.grow[stack.age].step:
                 stack = self._grow(stack)
             began = time.perf_counter()
-            batch = self.stream(step, stack.population.index, device)
+            batch = self.draw(step, stack.population.index, device)
             drawn = time.perf_counter()
             stack.spent += self.meter.step(stack.population, batch, step)
             losses[step - since] = self.advances[stack.age](stack, batch, step)

@@ -1,13 +1,13 @@
 """Streams of batches: what each replica sees at each step, as a pure function of its keys and the step."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mesocosm.seeding import generator
-from mesocosm.tasks.base import CompactTask, Task
+from mesocosm.seeding import generator, key, random_words
+from mesocosm.tasks.base import Task, WordTask
 from mesocosm.training.parallel import share
 
 __all__ = ["Epochs", "Online", "Shared"]
@@ -18,10 +18,17 @@ def kinds_of(stream: Any, step: int, index: Sequence[int]) -> list[Any]:
     return stream.kinds(step, index) if hasattr(stream, "kinds") else [None] * len(index)
 
 
+class Words(NamedTuple):
+    """What the samples of a `WordTask` are read from."""
+
+    words: Tensor
+
+
 class Online:
     """Fresh samples at every step, drawn in chunks of steps so that sampling stays a small part of a step.
 
-    A `CompactTask` is drawn in chunks and read step by step, for all replicas at once.
+    Of a `WordTask` random words are drawn in chunks, on the device of the replicas. `train` takes the words (`draw`)
+    and reads them (`read`) as a part of its step, which may be compiled or recorded.
 
     Args:
         task: one task for all replicas, or one a replica (of equal shapes).
@@ -37,27 +44,47 @@ class Online:
         if len(self.tasks) != len(seeds):
             raise ValueError(f"{len(self.tasks)} tasks for {len(seeds)} seeds: give one task, or one a replica")
         self.batch_size, self.seeds, self.chunk = batch_size, list(seeds), chunk
+        self._keys = torch.tensor([key(seed, "data") for seed in seeds])
         first = self.tasks[0]
-        self._reader = first if isinstance(first, CompactTask) and all(t == first for t in self.tasks) else None
-        self._key: tuple | None = None
+        self._reader = first if isinstance(first, WordTask) and all(task == first for task in self.tasks) else None
+        self._held: tuple | None = None
         self._chunk: Any = None
 
     def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
         """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        return self.read(self.draw(step, index, device))
+
+    def draw(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """This step's words, which `read` makes a batch of, or a batch as it is."""
         number, offset = divmod(step, self.chunk)
-        if self._key != (number, tuple(index), device):
-            self._key, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
+        if self._held != (number, tuple(index), device):
+            self._held, self._chunk = (number, tuple(index), device), self._draw(number, index, device)
         # Steps take turns at the samples, so that the shares of a mixture hold in every batch.
-        fields = (field[:, :, offset] for field in self._chunk)
-        return share(self._reader.read(*fields) if self._reader else self._chunk._make(map(Tensor.contiguous, fields)))
+        return share(self._chunk._make(field[:, :, offset].contiguous() for field in self._chunk))
+
+    def read(self, drawn: Any) -> Any:
+        """The batch of what was drawn."""
+        return self._reader.read(drawn.words) if self._reader else drawn
 
     def _draw(self, number: int, index: Sequence[int], device: torch.device) -> Any:
-        """A chunk of samples, or of what was drawn for them, `[R, B, C, ...]`."""
+        """A chunk of samples, or of the words of samples, `[R, B, C, ...]`."""
         size, shape = self.chunk * self.batch_size, (self.batch_size, self.chunk)
-        draw = lambda r: self._reader.draw if self._reader else self.tasks[r].sample
-        samples: list[Any] = [draw(r)(size, generator(self.seeds[r], "data", number)) for r in index]
-        fields = [torch.stack(parts).to(device).unflatten(1, shape) for parts in zip(*samples)]
-        return fields if self._reader else samples[0]._make(fields)
+        if self._reader:
+            return Words(self._words(number, self._reader, index, device).unflatten(1, shape))
+        samples: list[Any] = [self._sample(number, size, r) for r in index]
+        return samples[0]._make(torch.stack(parts).to(device).unflatten(1, shape) for parts in zip(*samples))
+
+    def _sample(self, number: int, size: int, r: int) -> Any:
+        task = self.tasks[r]
+        if isinstance(task, WordTask):
+            return task.read(self._words(number, task, [r], torch.device("cpu"))[0])
+        return task.sample(size, generator(self.seeds[r], "data", number))
+
+    def _words(self, number: int, task: WordTask, index: Sequence[int], device: torch.device) -> Tensor:
+        """The words of a chunk of samples, `[R, samples, words]`."""
+        count = self.chunk * self.batch_size * task.words
+        words = random_words(self._keys[list(index)].to(device), number << 32, count)
+        return words.unflatten(1, (task.words, -1)).mT
 
 
 class Epochs:

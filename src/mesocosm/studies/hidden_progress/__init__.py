@@ -10,7 +10,7 @@ the Computational Limit, NeurIPS, arXiv 2207.08799
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mesocosm import lab, measures, models, tasks, training
@@ -187,9 +187,13 @@ def error(model: "nn.Module", batch: Any) -> "Tensor":
 def errors(**samples: "Online") -> "Measure":
     """Measures the error of each replica on its own samples, by the samples' name."""
 
+    @lru_cache(maxsize=1)
+    def batches(index: tuple[int, ...], device: Any) -> dict[str, Any]:
+        return {name: stream(0, index, device) for name, stream in samples.items()}
+
     def measure(population: "Population", step: int) -> "dict[str, Tensor]":
-        batches = {name: stream(0, population.index, population.device) for name, stream in samples.items()}
-        return {name: population.map(error, batch) for name, batch in batches.items()}
+        found = batches(tuple(population.index), population.device)
+        return {name: population.map(error, batch) for name, batch in found.items()}
 
     return measure
 
