@@ -83,8 +83,8 @@ def _summed(of_part: Gradients, population: Population, parts: int) -> Gradients
         gradient, losses = torch.zeros_like(theta), theta.new_zeros(len(theta))
         for part, (piece, count) in enumerate(zip(pieces, counts)):
             more, loss = of_part(theta, population.part_state(state, part), piece)
-            gradient += more * (count / whole)[:, None]
-            losses += loss * (count / whole)
+            gradient.addcmul_(more, (count / whole)[:, None])
+            losses.addcmul_(loss, count / whole)
         return gradient, losses
 
     return of_whole
