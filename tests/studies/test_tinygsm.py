@@ -307,6 +307,12 @@ def test_unique_examples_are_nested_and_so_many():
     assert not own[0] & own[1]
 
 
+def test_the_papers_batches_are_read_in_parts_of_one_size():
+    found = {cell.name.split(",")[0]: (cell.batch_size, cell.accumulate) for cell in plan(PRESETS["paper"])}
+    assert found == {"generator": (1024, 64), "data": (1024, 64), "verifier": (256, 16)}
+    assert {cell.accumulate for cell in plan(Config(micro_batch_size=1000))} == {1}
+
+
 def test_limited_data_are_learned_from_anywhere_as_planned():
     config = dataclasses.replace(TINY, few=1)
     request = Request("tinygsm", "smoke", config)

@@ -32,7 +32,7 @@ def head_only(head: Collection[str], model: Any, batch: Any) -> Tensor:
 
 
 def at_programs(objective: Any, places: int, model: Any, batch: Any) -> Tensor:
-    """`objective` at the last places of a row, beyond which no weight is: a transformer computes no other outputs."""
+    """`objective` at the last places of a row, before which no weight is: a transformer computes no other outputs."""
     if not isinstance(model, models.Transformer):
         return objective(model, batch)
     targets, weights = (field[:, -places:] for field in (batch.targets, batch.weights))
