@@ -26,7 +26,7 @@ def cell(**changes) -> lab.Cell:
         "optimiser": SGD(0.1),
         "steps": 100,
     }
-    return lab.Cell(name="cell", batch_size=4, **{**plain, **changes})
+    return lab.Cell(name="cell", **{"batch_size": 4, **plain, **changes})
 
 
 def test_operations_are_counted_by_hand() -> None:
@@ -50,6 +50,15 @@ def test_a_step_uphill_costs_a_second_gradient_and_an_average_memory() -> None:
     plain, flat = price(Lab(None), [cell(), cell(optimiser=SAM(SGD(0.1)), average=EMA())], timed=False)
     assert flat.flops == 2 * plain.flops
     assert flat.memory - plain.memory == pytest.approx(4 * plain.parameters * 3)
+
+
+def test_a_batch_in_parts_costs_the_same_and_keeps_less() -> None:
+    large = {"batch_size": 40, "seeds": [0]}
+    whole, parted = price(Lab(None), [cell(**large), cell(**large, accumulate=10)], timed=False)
+    assert parted.flops == whole.flops
+    # Inputs and hidden units, a tenth of them at a time, and a gradient to add to.
+    kept = whole.memory - parted.memory + 4 * parted.parameters
+    assert kept / (whole.memory - 3 * 4 * whole.parameters) == pytest.approx(0.9, abs=0.02)
 
 
 def test_teachers_and_paths_are_charged_by_the_steps_they_are_in() -> None:

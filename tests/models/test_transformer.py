@@ -196,6 +196,15 @@ def test_extending_in_any_chunks_is_one_forward_pass(options: dict) -> None:
         torch.testing.assert_close(torch.cat(logits, 1), whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [*VARIANTS, {"causal": False}], ids=str)
+def test_the_last_positions_are_answered_as_among_all(options: dict) -> None:
+    model = make(**options)
+    for last in (1, 4, T):
+        answers = model(tokens(), last=last)
+        assert answers.shape == (B, last, V)
+        torch.testing.assert_close(answers, model(tokens())[:, -last:], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_extending_maps_over_replicas(positions: str) -> None:
     models = [make(seed, positions=positions, window=5) for seed in range(3)]

@@ -19,7 +19,7 @@ from mesocosm.training.parallel import leads, processes, together
 from mesocosm.training.sharding import ShardedPopulation
 from mesocosm.training.streams import Online
 
-# Sentences of different lengths: five of them are shared out unequally, and shares have different numbers of tokens.
+# Sentences of different lengths: seven of them are shared out unequally, and shares have different numbers of tokens.
 TASK = ProbabilisticGrammar(levels=3)
 SEEDS = [3, 4]
 SIZES: dict[str, Any] = {"d_model": 10, "n_heads": 2, "n_layers": 2}
@@ -37,6 +37,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     # Biases of keys have no gradient but rounding errors, which a smaller eps would blow up.
     "clipped": (AdamW([0.003, 0.01], weight_decay=0.1, eps=1e-3), {"clip": 0.5, "average": EMA()}, {}),
     "norms": (SAM(Lazy(NormalisedSGD(0.1)), rho=0.1, adaptive=True), {}, {}),
+    "in parts": (SGD(0.1), {"clip": 0.5, "accumulate": 2}, {}),
     "dropout": (SGD(0.1), {"clip": 0.1}, {"dropout": 0.5}),
 }
 
@@ -53,7 +54,7 @@ def measure(population: Population, step: int) -> dict[str, Tensor]:
 def trained(case: str, kind: type[Population], observer: Any = None) -> History:
     optimiser, options, sizes = CASES[case]
     population = kind(partial(model, **sizes), SEEDS)
-    stream = Online(TASK, 5, SEEDS)
+    stream = Online(TASK, 7, SEEDS)
     return train(
         population,
         stream,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -14,8 +15,10 @@ from torch import nn
 
 from mesocosm import models, sandbox, tasks, training
 from mesocosm.cli import main
+from mesocosm.lab import jobs
 from mesocosm.lab.claims import judge
-from mesocosm.lab.files import UserError, read_table, read_tensors
+from mesocosm.lab.files import read_table, read_tensors
+from mesocosm.lab.folder import Request
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.style import style
 from mesocosm.seeding import generator
@@ -204,8 +207,8 @@ def test_programs_are_run_in_the_sandbox_as_they_were_written():
 
 def test_failed_programs_have_no_answer():
     task = Problems()
-    digits = [task.tokens.index(token) for token in ("result", " = ", "7", "<end>", "9")]
-    broken = [task.tokens.index(token) for token in (" = ", " = ", "7", "<end>", "9")]
+    digits = [task.tokens.index(token) for token in ("\nresult = ", "7", "<end>", "9")]
+    broken = [task.tokens.index(token) for token in ("\nresult = ", " * ", "<end>", "9")]
     answers = evaluation.execute(task, torch.tensor([[digits, broken, digits]]))
     assert answers[0, 0] == answers[0, 2] == 7
     assert answers[0, 1].isnan()
@@ -255,6 +258,25 @@ def test_scores_are_the_last_tokens():
     assert last.weights.argmax(1).tolist() == ends.tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "objective"), [("generator", training.cross_entropy), ("verifier", training.outcome_loss)]
+)
+def test_what_is_left_out_of_a_row_has_no_part_in_the_loss(name, objective):
+    cell = next(cell for cell in plan(TINY) if cell.name == name)
+    population = Lab(None).population(cell)
+    batch = training.Online(cell.task, 8, list(cell.seeds))(0, population.index, population.device)
+    found, expected = (
+        gradients.gradients_of(population, loss)(population.theta, {}, batch) for loss in (cell.objective, objective)
+    )
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    stranger = training.Population(lambda: Stranger(cell.task), cell.seeds)
+    one, other = (
+        gradients.gradients_of(stranger, loss)(stranger.theta, {}, batch)[0] for loss in (cell.objective, objective)
+    )
+    assert torch.equal(one, other)
+
+
 def test_head_only_leaves_the_rest_alone():
     config = TINY
     all_of = {cell.name: cell for cell in plan(config)}
@@ -275,7 +297,7 @@ def test_head_only_leaves_the_rest_alone():
 
 def test_unique_examples_are_nested_and_so_many():
     cell = next(cell for cell in plan(TINY) if cell.name == "data")
-    stream = cells.unique_examples(TINY, cell)
+    stream = cell.stream.epochs
     own = [{tuple(row.tolist()) for row in stream.data.inputs[rows]} for rows in stream.subsets]
     assert [len(some) for some in own] == cell.settings["examples"]
     few = TINY.few
@@ -283,6 +305,25 @@ def test_unique_examples_are_nested_and_so_many():
     families = [set(stream.data.family[rows].tolist()) for rows in stream.subsets]
     assert families[-few:] == [{cells.ONE_FAMILY}] * few
     assert not own[0] & own[1]
+
+
+def test_the_papers_batches_are_read_in_parts_of_one_size():
+    found = {cell.name.split(",")[0]: (cell.batch_size, cell.accumulate) for cell in plan(PRESETS["paper"])}
+    assert found == {"generator": (1024, 64), "data": (1024, 64), "verifier": (256, 16)}
+    assert {cell.accumulate for cell in plan(Config(micro_batch_size=1000))} == {1}
+
+
+def test_limited_data_are_learned_from_anywhere_as_planned():
+    config = dataclasses.replace(TINY, few=1)
+    request = Request("tinygsm", "smoke", config)
+    assert [part.cell for part in jobs.unfinished(request, Path("nowhere"))] == ["data"]
+    (job,) = jobs.plan_jobs([jobs.unfinished(request, Path("nowhere"))], Lab(None), jobs.InProcess())
+    tensors, facts = jobs.train_job(job)
+    cell = next(cell for cell in plan(config) if cell.name == "data")
+    expected, _ = Lab(None).train(cell).saved()
+    assert facts["first"] == len(cell.seeds) == 3
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name].nan_to_num(), expected[name].nan_to_num()) for name in expected)
 
 
 def test_variants_change_one_thing_and_share_their_start():
@@ -432,17 +473,31 @@ def test_a_pretrained_model_learns_writes_and_judges(pretrained, monkeypatch):
         assert [drawing.name for drawing in figures(records)] == ["accuracy", "curves", "variants", "tokens"]
 
 
+@pytest.mark.parametrize("way", [["--out", "run"], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gsm8k": None}, "gsm8k=None is not legal with a language model"),
-        ({"programs": "nowhere"}, "programs='nowhere' is not legal"),
+        ({"gsm8k": None}, "gsm8k=None is not legal with a language model: say where the problems are"),
+        ({"gsm8k": "nowhere"}, "gsm8k='nowhere' is not legal: path='nowhere/train.jsonl' is not legal"),
+        ({"programs": None}, "programs=None is not legal with a language model"),
+        ({"programs": "nowhere"}, "programs='nowhere' is not legal: after 0 problems"),
         ({"labelled": 4}, "labelled=4 is not legal: the file holds 3 problems"),
+        ({"examples": (4, 10)}, "examples=10 is not legal: the file holds 9 problems"),
     ],
 )
-def test_what_a_pretrained_model_misses_is_told(pretrained, changes, message):
-    with pytest.raises(UserError, match=message):
-        run(dataclasses.replace(pretrained, **changes), Lab(None))
+def test_files_that_are_missing_are_told_before_there_is_a_folder(
+    pretrained, changes, message, way, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    flags = []
+    for name, value in dataclasses.asdict(dataclasses.replace(pretrained, **changes)).items():
+        if value is not None and value != getattr(PRESETS["paper"], name):
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--no-{name}"] if value is False else [f"--{name.replace('_', '-')}", *map(str, values)]
+    assert main(["run", "tinygsm", "--preset", "paper", *flags, *way]) == 2
+    assert f"mesocosm: error: {message}" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_without_the_sandbox_nothing_starts(monkeypatch, tmp_path, capsys):
@@ -467,6 +522,7 @@ def test_without_the_sandbox_nothing_starts(monkeypatch, tmp_path, capsys):
         ({"verifier_batch_size": 2000}, "verifier_batch_size=2000 is not legal"),
         ({"batch_size": 5000}, "batch_size=5000 is not legal"),
         ({"samples": 1}, "samples=1 is not legal"),
+        ({"gsm8k": "gsm8k"}, "gsm8k='gsm8k' is not legal without a language model"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

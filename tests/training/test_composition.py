@@ -70,6 +70,12 @@ def test_all_methods_in_one_call_equal_a_loop_by_hand(teachers: list[Population]
             torch.testing.assert_close(found.replica(seed)(inputs), expected(inputs), atol=1e-4, rtol=1e-4)
 
 
+def test_all_methods_read_batches_in_parts(teachers: list[Population]) -> None:
+    whole, parted = (everything(teachers, [0, 1], accumulate=parts).population for parts in (1, 3))
+    inputs = TASK.sample(16, torch.Generator().manual_seed(0)).inputs
+    torch.testing.assert_close(parted.outputs(inputs), whole.outputs(inputs), atol=1e-4, rtol=1e-4)
+
+
 def by_hand(teachers: list[Population], seed: int) -> tuple[nn.Module, nn.Module]:
     """The same training in plain PyTorch: Adam with copied moments, soft labels, SAM and a moving average."""
     stream = Online(TASK, 8, [seed])

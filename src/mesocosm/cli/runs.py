@@ -165,9 +165,10 @@ def plan_of(request: folders.Request) -> "list[Cell]":
     except (ImportError, OSError, ValueError) as error:
         raise UserError(error) from error
     for cell in cells:
-        if cell.batch_size < processes():
+        if cell.batch_size < cell.accumulate * processes():
+            more = f" for each of {cell.accumulate} parts" if cell.accumulate > 1 else ""
             few = f"batch_size={cell.batch_size} of {cell.name}"
-            raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample")
+            raise UserError(f"{few} is not legal on {processes()} processes: each needs a sample{more}")
     return cells
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.study import Cell
-from mesocosm.training.gradients import LARGE, flop_counter, gradients_of, plan
+from mesocosm.training.gradients import LARGE, flop_counter, gradients_of, part_of, plan
 from mesocosm.training.population import row
 from mesocosm.training.streams import Online, kinds_of
 
@@ -87,11 +87,11 @@ class _Meter:
         shapes = [(name, p.shape) for name, p in model.named_parameters()]
         loss = getattr(cell.objective, "__qualname__", repr(cell.objective))
         task = (cell.task.input_shape, cell.task.output_shape)
-        alike: tuple = (str(model), str(shapes), *task, cell.batch_size, loss)
+        alike: tuple = (str(model), str(shapes), *task, cell.batch_size, cell.accumulate, loss)
         one, activations = self._gradient(alike, model, cell, _draw(cell)[0])
         gradients = 2 if hasattr(cell.optimiser, "ascend") else 1
         step = self._mean(alike, model, cell, gradients) if hasattr(cell.stream, "kinds") else gradients * one
-        stack = max(int(LARGE[torch.device(self.lab.device).type] // max(one, 1)), 1)
+        stack = max(int(LARGE[torch.device(self.lab.device).type] * cell.accumulate // max(one, 1)), 1)
         seconds = None
         if self.timed:
             alike += (min(len(cell.seeds), PROBED),)
@@ -99,7 +99,7 @@ class _Meter:
                 self.probed[alike] = _seconds_a_step(self.lab, cell, one, stack)
             seconds = self.probed[alike] * step / max(one, 1) * cell.steps * len(cell.seeds)
         together = min(stack, len(cell.seeds))
-        states = len(cell.optimiser.init(torch.empty(1, 0))) + 2 + (cell.average is not None)
+        states = len(cell.optimiser.init(torch.empty(1, 0))) + 2 + (cell.average is not None) + (cell.accumulate > 1)
         return Price(
             cell=cell.name,
             replicas=len(cell.seeds),
@@ -165,7 +165,7 @@ def _draw(cell: Cell, step: int = 0) -> tuple[Any, float]:
 
 
 def _count(model: nn.Module, cell: Cell, batch: Any) -> tuple[float, int]:
-    """Operations of one replica's gradient, and bytes its forward pass keeps for the backward pass."""
+    """Operations of one replica's gradient, and bytes that its forward pass, of one part of the batch, keeps."""
     own = {id(p) for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -176,10 +176,19 @@ def _count(model: nn.Module, cell: Cell, batch: Any) -> tuple[float, int]:
 
     # Which layers a path skips is to be read from it.
     blank = {name: field if name == "layer_scale" else field.to("meta") for name, field in batch._asdict().items()}
+    whole = type(batch)(**blank)
     counter = flop_counter()
     with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        cell.objective(model, type(batch)(**blank)).backward()
+        cell.objective(model, _first_part(whole, cell.accumulate)).backward()
+    if cell.accumulate > 1:
+        with (counter := flop_counter()):
+            cell.objective(model, whole).backward()
     return float(counter.get_total_flops()), sum(kept.values())
+
+
+def _first_part(batch: Any, parts: int) -> Any:
+    """Of a batch `[B, ...]` of one replica."""
+    return row(part_of(batch._make(field[None] for field in batch), 0, parts), 0)
 
 
 def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
@@ -188,8 +197,8 @@ def _seconds_a_step(lab: Lab, cell: Cell, flops: float, stack: int) -> float:
         return flops / _matrix_product_rate(torch.device(lab.device))
     population = lab.population(_with_seeds(cell, min(len(cell.seeds), stack, PROBED)))
     batch = _sampled(cell.stream, cell)(0, population.index, population.device)
-    plan(population, cell.objective, batch)
-    gradients = gradients_of(population, cell.objective)
+    plan(population, cell.objective, part_of(batch, 0, cell.accumulate))
+    gradients = gradients_of(population, cell.objective, accumulate=cell.accumulate)
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -262,9 +262,10 @@ def _job(parts: tuple[Part, ...], lab: Lab, device: str) -> Job:
     from mesocosm.lab.cost import price
     from mesocosm.training.gradients import LARGE
 
-    (cost,) = price(lab, [cell_of(parts[:1])], timed=False)  # A step of the others costs as much.
+    first = cell_of(parts[:1])  # A step of the others costs as much.
+    (cost,) = price(lab, [first], timed=False)
     flops = max(1.0, cost.flops / max(1, cost.steps * cost.replicas))
-    fills = max(1, int(LARGE[device] // flops))
+    fills = max(1, int(LARGE[device] * first.accumulate // flops))
     weights = 4 * cost.parameters
     return Job(
         parts,

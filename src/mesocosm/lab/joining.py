@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DONE = "done, by its own cell's rule"
 """Metric of a joined population that stops replicas; no record."""
 
-EQUAL = ("objective", "steps", "batch_size", "every", "schedule", "clip", "grow", "average")
+EQUAL = ("objective", "steps", "batch_size", "accumulate", "every", "schedule", "clip", "grow", "average")
 """What cells of one population have in common; hyper-parameters that are numbers may differ."""
 
 ASIDE = ("name", "model", "settings", "complete", "swappable")

@@ -97,6 +97,7 @@ class Lab:
             cell.objective,
             cell.optimiser,
             steps=cell.steps,
+            accumulate=cell.accumulate,
             schedule=cell.schedule,
             clip=cell.clip,
             grow=cell.grow,

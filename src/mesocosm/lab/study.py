@@ -58,6 +58,8 @@ class Cell:
     stop: "Callable[[dict[str, Tensor]], Tensor] | None" = None
     schedule: Callable[[int], float] | None = None
     clip: float | None = None
+    accumulate: int = 1
+    """Parts in which a batch is read, one after the other, where it is too large for memory."""
     grow: "Sequence[Growth]" = ()
     """Changes of the architecture on the way; not for swappable cells."""
     average: "EMA | None" = None

@@ -49,8 +49,8 @@ def attention_pattern(query: Tensor, key: Tensor, bias: Tensor | None = None, ca
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     if bias is not None:
         scores = scores + bias
-    if causal:
-        n_queries, n_keys = scores.shape[-2:]
+    n_queries, n_keys = scores.shape[-2:]
+    if causal and n_queries > 1:
         future = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).triu(1 + n_keys - n_queries)
         scores = scores.masked_fill(future, -math.inf)
     return scores.softmax(-1)

@@ -70,11 +70,19 @@ class Block(nn.Module):
         return ["hook_resid_pre", *attention, "hook_attn_out", *after, "hook_resid_post"]
 
     def forward(
-        self, x: Tensor, angles: Tensor | None, bias: Tensor | None, past: KeysAndValues | None, keep: Keeper
+        self,
+        x: Tensor,
+        angles: Tensor | None,
+        bias: Tensor | None,
+        past: KeysAndValues | None,
+        keep: Keeper,
+        last: int | None = None,
     ) -> tuple[Tensor, KeysAndValues]:
+        """The residual stream after the layer, of the `last` positions if not of all, and its keys and values."""
         pre = self.norm == "pre"
         x = keep("hook_resid_pre", x)
-        added, seen = self.attn(self.ln1(x) if pre else x, angles, bias, past, keep.inside("attn."))
+        added, seen = self.attn(self.ln1(x) if pre else x, angles, bias, past, keep.inside("attn."), last)
+        x = x if last is None else x[..., -last:, :]
         x = x + keep("hook_attn_out", self.dropout1(added))
         x = x if pre else self.ln1(x)
         if self.mlp is not None:
@@ -97,14 +105,22 @@ class SelfAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, angles: Tensor | None, bias: Tensor | None, past: KeysAndValues | None, keep: Keeper
+        self,
+        x: Tensor,
+        angles: Tensor | None,
+        bias: Tensor | None,
+        past: KeysAndValues | None,
+        keep: Keeper,
+        last: int | None = None,
     ) -> tuple[Tensor, KeysAndValues]:
-        """What attention adds, and the keys and values of `past` and `x`."""
+        """What attention adds, to the `last` positions if not to all, and the keys and values of `past` and `x`."""
         query, key, value = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).unbind(-3)  # [B, T, 3 D] -> [B, T, H, Dh]
         query, key, value = keep("hook_q", query), keep("hook_k", key), keep("hook_v", value)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
         query, key, value = (t.transpose(-3, -2) for t in (query, key, value))  # [B, T, H, Dh] -> [B, H, T, Dh]
+        if last is not None:
+            query, bias = query[..., -last:, :], None if bias is None else bias[..., -last:, :]
         if past is not None:
             key, value = torch.cat([past[0], key], -2), torch.cat([past[1], value], -2)
         if self.relative is not None:

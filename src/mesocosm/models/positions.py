@@ -31,9 +31,9 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
     Source: Su et al. (2021), RoFormer, equation 34, with its dimensions reordered
     """
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # [T, 1, Dh / 2], the same for each head
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    cos, sin = angles.cos(), angles.sin()
+    cos, sin = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]  # [T, 1, Dh], for all heads
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
 def alibi_slopes(n_heads: int, device: torch.device) -> Tensor:

@@ -156,8 +156,12 @@ class Transformer(nn.Module):
         names += [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in block]
         return [*names, "ln_final.hook_normalized"] if self.ln_final else names
 
-    def forward(self, tokens: Tensor, capture: Collection[str] = ()) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, tokens: Tensor, capture: Collection[str] = (), last: int | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Logits `[B, T, V]` of `tokens` `[B, T]`, or `(logits, {name: activation})` when `capture` names some.
+
+        With `last` logits are those of the last so many positions, and the last layer computes no others.
 
         Shapes: `hook_q`, `hook_k`, `hook_v` and `hook_z` `[B, T, H, Dh]`, `hook_pattern` `[B, H, T, T]`,
         `hook_pos_embed` `[T, D]`, `mlp.hook_post` `[B, T, d_mlp]`, all others `[B, T, D]`. A captured pattern
@@ -167,7 +171,7 @@ class Transformer(nn.Module):
         if unknown:
             raise ValueError(f"capture={sorted(unknown)} is not legal: it must be among {', '.join(self.hook_names)}")
         keep = Keeper(capture)
-        logits, _ = self._run(tokens, None, keep)
+        logits, _ = self._run(tokens, None, keep, last)
         return (logits, keep.kept) if capture else logits
 
     def forward_with_cache(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
@@ -180,7 +184,7 @@ class Transformer(nn.Module):
             raise ValueError("only a causal model can go on after a cache, but this one has causal=False")
         return self._run(tokens, cache or (), Keeper(()))
 
-    def _run(self, tokens: Tensor, cache: Cache | None, keep: Keeper) -> tuple[Tensor, Cache]:
+    def _run(self, tokens: Tensor, cache: Cache | None, keep: Keeper, last: int | None = None) -> tuple[Tensor, Cache]:
         start = cache[0][0].shape[-2] if cache else 0
         end = start + tokens.shape[-1]
         if self.positions in ("learned", "relative") and end > self.max_length:
@@ -196,7 +200,8 @@ class Transformer(nn.Module):
         bias = self._bias(position[start:, None] - position)
         longer = []
         for i, block in enumerate(self.blocks):
-            x, seen = block(x, angles, bias, cache[i] if cache else None, keep.inside(f"blocks.{i}."))
+            wanted = last if i == len(self.blocks) - 1 else None
+            x, seen = block(x, angles, bias, cache[i] if cache else None, keep.inside(f"blocks.{i}."), wanted)
             if cache is not None:
                 longer.append(seen)
         if self.ln_final is not None:

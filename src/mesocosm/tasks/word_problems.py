@@ -14,22 +14,24 @@ from mesocosm.tasks.base import Task
 
 __all__ = ["WordProblems"]
 
-# Words carry their spaces, and digits none, so that the tokens of a text join to it.
+# Words carry their spaces and marks, and digits none, so that the tokens of a text join to it.
 NAMES, OBJECTS, WORDS = (
     words.split(",")
     for words in (
         " Ada, Ben, Cora, Dan, Eve, Finn, Gus, Hal, Ida, Jon, Kim, Lea, Max, Nora, Omar, Pia",
         " apples, books, coins, eggs, keys, pens, shells, stamps",
-        " has , buys , finds , gives , loses , is , become , more, fewer, than, of, does, did, have, at first,"
-        " How many, Now, Then the, times as many, years old,.,?",
+        " has , buys , finds , gives , loses , is , become , more, fewer, than, of, does, did, have?\n, at first?\n,"
+        " have, How many, Now, Then the, times as many., years old.,.",
     )
 )
 VARIABLES = "abcd"
-PROGRAM = (*VARIABLES, "result", " = ", " + ", " - ", " * ", "\n")
+LINES = ("a = ", *(f"\n{name} = " for name in (*VARIABLES[1:], "result")))
+"""The beginnings of a program's lines."""
+PROGRAM = (*LINES, *VARIABLES, " + ", " - ", " * ")
 END = "<end>"
 APPLY = {"+": add, "-": sub, "*": mul}
 FAMILIES = 3
-LENGTH = 62
+LENGTH = 48
 """Tokens of the longest document, its end included."""
 
 
@@ -107,7 +109,7 @@ class WordProblems(Task):
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        return (*NAMES, *OBJECTS, *"0123456789", *WORDS, *PROGRAM, END)
+        return (*NAMES, *OBJECTS, *(f"{thing}." for thing in OBJECTS), *"0123456789", *WORDS, *PROGRAM, END)
 
     def text(self, tokens: Sequence[int] | Tensor) -> str:
         """What tokens `[T]` say, up to the first end."""
@@ -138,15 +140,15 @@ class WordProblems(Task):
     def _problem(self, family: int, chance: Random) -> _Problem:
         who, other = chance.sample(NAMES, 2)
         thing, start = chance.choice(OBJECTS), chance.randint(10, 60)
-        first = [who, " has ", *str(start), thing, "."]
+        first = [who, " has ", *str(start), f"{thing}."]
         program: Program = [start]
         rest: list[str] = []
         if family == 2:
             verb, inverse = chance.choice([(" finds ", "-"), (" gives ", "+")])
             amount = _amount(inverse, start, chance)
-            first = [who, verb, *str(amount), thing, "."]
-            rest = [" Now", who, " has ", *str(start), thing, "."]
-            rest += [" How many", thing, " did", who, " have", " at first", "?"]
+            first = [who, verb, *str(amount), f"{thing}."]
+            rest = [" Now", who, " has ", *str(start), f"{thing}."]
+            rest += [" How many", thing, " did", who, " have", " at first?\n"]
             program = [amount, start, (1, inverse, 0)]
         else:
             for _ in range(chance.randint(1, 2) if family == 0 else chance.randint(0, 1)):
@@ -160,9 +162,9 @@ class WordProblems(Task):
                 than = " more" if operator == "+" else " fewer"
                 rest += [other, " has ", *str(amount), than, thing, " than", who, "."]
                 program += [amount, (len(program) - 1, operator, len(program))]
-            rest += [" How many", thing, " does", other if family == 1 else who, " have", "?"]
-        age = [chance.choice(NAMES), " is ", *str(chance.randint(5, 99)), " years old", "."]
-        return _Problem([*first, *(age if chance.random() < self.irrelevant else []), *rest, "\n"], program)
+            rest += [" How many", thing, " does", other if family == 1 else who, " have?\n"]
+        age = [chance.choice(NAMES), " is ", *str(chance.randint(5, 99)), " years old."]
+        return _Problem([*first, *(age if chance.random() < self.irrelevant else []), *rest], program)
 
 
 def _signs(value: int) -> str:
@@ -179,10 +181,10 @@ def _amount(operator: str, value: int, chance: Random) -> int:
 
 def _change(who: str, thing: str, operator: str, amount: int, chance: Random) -> list[str]:
     if operator == "*":
-        return [" Then the", thing, " of", who, " become ", str(amount), " times as many", "."]
+        return [" Then the", thing, " of", who, " become ", str(amount), " times as many."]
     if operator == "-":
-        return [who, chance.choice([" gives ", " loses "]), *str(amount), thing, "."]
-    return [who, chance.choice([" buys ", " finds "]), *str(amount), " more", thing, "."]
+        return [who, chance.choice([" gives ", " loses "]), *str(amount), f"{thing}."]
+    return [who, chance.choice([" buys ", " finds "]), *str(amount), " more", f"{thing}."]
 
 
 def _err(family: int, program: Program, chance: Random) -> Program:
@@ -203,7 +205,6 @@ def _solve(program: Program) -> int:
 def _write(program: Program) -> list[str]:
     names = [*VARIABLES[: len(program) - 1], "result"]
     words: list[str] = []
-    for name, step in zip(names, program):
-        words += ["\n", name, " = "]
-        words += str(step) if isinstance(step, int) else (names[step[0]], f" {step[1]} ", names[step[2]])
-    return words[1:]
+    for line, step in zip([*LINES[: len(program) - 1], LINES[-1]], program):
+        words += [line, *str(step)] if isinstance(step, int) else [line, names[step[0]], f" {step[1]} ", names[step[2]]]
+    return words

@@ -26,12 +26,19 @@ class Meter:
         stream: as `train` takes it.
         read: makes a batch of what is given to `step`.
         gradients: how many a step takes.
+        accumulate: parts in which a batch is read.
     """
 
     def __init__(
-        self, objective: Callable[..., Tensor], stream: Callable[..., Any], read: Callable[[Any], Any], gradients: int
+        self,
+        objective: Callable[..., Tensor],
+        stream: Callable[..., Any],
+        read: Callable[[Any], Any],
+        gradients: int,
+        accumulate: int,
     ) -> None:
-        self.objective, self.stream, self.read, self.gradients = objective, stream, read, gradients
+        self.objective, self.stream, self.read = objective, stream, read
+        self.gradients, self.accumulate = gradients, accumulate
         self.known: dict[tuple, Tensor] = {}
 
     def step(self, population: Population, batch: Any, step: int) -> Tensor:
@@ -47,7 +54,8 @@ class Meter:
             alone = population.select([place])
             with flop_counter() as drawing:
                 batch = self.stream(step, alone.index, population.device) if batch is None else self.read(batch)
-            flops = drawing.get_total_flops() + self.gradients * flops_of_step(alone, self.objective, batch, step)
+            gradient = flops_of_step(alone, self.objective, batch, step, self.accumulate)
+            flops = drawing.get_total_flops() + self.gradients * gradient
             inputs = batch.inputs[0]
             tokens = len(inputs) if inputs.is_floating_point() else inputs.numel()
             self.known[kind] = total(torch.tensor([flops, tokens], dtype=torch.float64))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from mesocosm.training import parallel
 from mesocosm.training.population import Population, row, seeded, stack
 from mesocosm.training.sharding import ShardedPopulation
 
@@ -22,12 +23,16 @@ Gradients = Callable[[Tensor, dict[str, Tensor], Any], tuple[Tensor, Tensor]]
 """`gradients(theta, state, batch)`: gradients `[R, P]` and losses `[R]` at the weights `theta` `[R, P]`."""
 
 
-def gradients_of(population: Population, objective: Callable[..., Tensor], functional: bool = False) -> Gradients:
+def gradients_of(
+    population: Population, objective: Callable[..., Tensor], functional: bool = False, accumulate: int = 1
+) -> Gradients:
     """The gradients of `objective(model, batch)`, written for one replica.
 
     `functional` takes `vmap(grad)`, which `torch.compile` can see through, in place of a mapped forward and one
-    backward pass, which are faster eager.
+    backward pass, which are faster eager. With `accumulate` a batch is read in so many parts, one after the other.
     """
+    if accumulate > 1:
+        return _summed(gradients_of(population, objective, functional), population, accumulate)
     if isinstance(population, ShardedPopulation):
         return population.gradients(objective)
     layout, call = population.layout, population.caller(objective)
@@ -57,6 +62,34 @@ def gradients_of(population: Population, objective: Callable[..., Tensor], funct
     return vmap(of_row, randomness="error") if functional else mapped
 
 
+def part_of(batch: Any, part: int, parts: int) -> Any:
+    """One of so many parts of a batch `[R, B, ...]`; what has no axis of samples is in all of them."""
+    whole = {name: field for name, field in batch._asdict().items() if field.dim() < 2 or name == "layer_scale"}
+    return batch._make(
+        whole[name] if name in whole else field.tensor_split(parts, dim=1)[part]
+        for name, field in batch._asdict().items()
+    )
+
+
+def _summed(of_part: Gradients, population: Population, parts: int) -> Gradients:
+    """Gradients and losses of whole batches, from those of their parts and what these count."""
+
+    def of_whole(theta: Tensor, state: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        pieces = [part_of(batch, part, parts) for part in range(parts)]
+        counts = [parallel.counted(piece).to(theta) for piece in pieces]
+        if population.sharded:
+            counts = [parallel.total(count).to(theta) for count in counts]
+        whole = torch.stack(counts).sum(0).clamp_min(1e-12)
+        gradient, losses = torch.zeros_like(theta), theta.new_zeros(len(theta))
+        for part, (piece, count) in enumerate(zip(pieces, counts)):
+            more, loss = of_part(theta, population.part_state(state, part), piece)
+            gradient.addcmul_(more, (count / whole)[:, None])
+            losses.addcmul_(loss, count / whole)
+        return gradient, losses
+
+    return of_whole
+
+
 def flop_counter() -> FlopCounterMode:
     """PyTorch's counter of floating-point operations, to which the CPU's fused attention is known too."""
     fused = {
@@ -68,12 +101,15 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=fused)
 
 
-def flops_of_step(population: Population, objective: Callable[..., Tensor], batch: Any, step: int = 0) -> int:
+def flops_of_step(
+    population: Population, objective: Callable[..., Tensor], batch: Any, step: int = 0, accumulate: int = 1
+) -> int:
     """Operations of the gradient of one replica alone, the first, on its row of `batch` `[R, B, ...]`."""
     alone = population.select([0])
     alone.mappable = False
     with flop_counter() as counter, seeded(0, population.device):
-        gradients_of(alone, objective)(alone.theta, alone.step_state(step), row(batch, [0]))
+        gradients = gradients_of(alone, objective, accumulate=accumulate)
+        gradients(alone.theta, alone.step_state(step), row(batch, [0]))
     return counter.get_total_flops()
 
 

@@ -59,10 +59,11 @@ def step_of(
     clip: float | None,
     average: EMA | None,
     compile: bool,
+    accumulate: int,
     read: Callable[[Any], Any],
 ) -> Callable[[Stack, Any, int], Tensor]:
     """One step of a stack, in place, on what `read` makes of its batch; gives the losses `[R]` before it."""
-    of_part = gradients_of(population, objective, functional=compile)
+    of_part = gradients_of(population, objective, functional=compile, accumulate=accumulate)
 
     def gradients(theta: Tensor, state: dict, batch: Any) -> tuple[Tensor, Tensor]:
         found = of_part(theta, state, batch)

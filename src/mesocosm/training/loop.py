@@ -14,7 +14,7 @@ from mesocosm.tasks.base import Task
 from mesocosm.training import parallel
 from mesocosm.training.accounting import COUNTED, Meter
 from mesocosm.training.averaging import EMA
-from mesocosm.training.gradients import plan
+from mesocosm.training.gradients import part_of, plan
 from mesocosm.training.growing import Growth
 from mesocosm.training.history import History, Saved, under
 from mesocosm.training.lockstep import Optimiser, Stack, step_of
@@ -47,6 +47,7 @@ def train(
     *,
     steps: int,
     batch_size: int | None = None,
+    accumulate: int = 1,
     schedule: Callable[[int], float] | None = None,
     clip: float | None = None,
     grow: Sequence[Growth] = (),
@@ -75,6 +76,8 @@ def train(
         stream: `stream(step, index, device)` gives the batch `[R, B, ...]` of the replicas at `index`; or a task,
             which is then sampled afresh at every step, `batch_size` samples a replica.
         objective: `objective(model, batch)` gives the loss of ONE replica.
+        accumulate: parts in which a batch that is too large for memory is read, one after the other; gradients are of
+            the whole batch to float tolerance, except where activations are dropped: each part drops others.
         schedule: factor of the learning rate after so many updates.
         clip: largest norm of a replica's gradient.
         grow: changes of the architecture on the way, in order of their steps.
@@ -102,7 +105,13 @@ def train(
     history = History(ages[-1], sorted({*range(0, steps, every), steps}))
     saved = observer.restore() if observer else None
     if saved is None:
-        planned = plan(ages[-1], objective, stream(0, population.index[:2], population.device))
+        first_batch = stream(0, population.index[:2], population.device)
+        samples = first_batch[0].shape[1]
+        if not 1 <= accumulate <= samples:
+            raise ValueError(
+                f"accumulate={accumulate} is not legal: it must be from 1 to the {samples} samples of a step"
+            )
+        planned = plan(ages[-1], objective, part_of(first_batch, 0, accumulate))
         stack, first = (stack if stack and ages[-1].mappable else planned), 0
     else:
         stack, first = saved[1]["stack"], saved[1]["first"]
@@ -110,8 +119,8 @@ def train(
     for age in ages:
         age.mappable, age.reason = ages[-1].mappable, ages[-1].reason
     draw, read = (stream.draw, stream.read) if isinstance(stream, Online) else (stream, lambda batch: batch)
-    advances = [step_of(age, objective, optimiser, schedule, clip, average, compile, read) for age in ages]
-    meter = Meter(objective, stream, read, gradients=2 if hasattr(optimiser, "ascend") else 1)
+    advances = [step_of(age, objective, optimiser, schedule, clip, average, compile, accumulate, read) for age in ages]
+    meter = Meter(objective, stream, read, 2 if hasattr(optimiser, "ascend") else 1, accumulate)
     loop = _Loop(
         history, ages, list(grow), draw, optimiser, advances, meter, average, measure, every, stop, compile, observer
     )

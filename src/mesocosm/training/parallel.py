@@ -78,7 +78,7 @@ def averaged(gradient: Tensor, losses: Tensor, batch: Any) -> tuple[Tensor, Tens
     """
     if processes() == 1:
         return gradient, losses
-    size = _counted(batch).to(losses)
+    size = counted(batch).to(losses)
     sums = torch.cat([gradient, losses[:, None], torch.ones_like(losses)[:, None]], 1) * size[:, None]
     dist.all_reduce(sums)
     means = sums / sums[:, -1:].clamp_min(1e-12)
@@ -87,13 +87,13 @@ def averaged(gradient: Tensor, losses: Tensor, batch: Any) -> tuple[Tensor, Tens
 
 def shares(batch: Any) -> Tensor:
     """This process's part of what the means over the whole batch `[R, B, ...]` count, `[R]`; they sum to 1."""
-    own = _counted(batch)
+    own = counted(batch)
     whole = own.clone()
     dist.all_reduce(whole)
     return own / whole.clamp_min(1e-12)
 
 
-def _counted(batch: Any) -> Tensor:
+def counted(batch: Any) -> Tensor:
     """Samples or tokens that the mean over a batch `[R, B, ...]` counts, `[R]`."""
     if hasattr(batch, "weights"):
         return batch.weights.flatten(1).sum(1)

@@ -214,6 +214,13 @@ class Population:
         shift = _shift(step)
         return self.state | {name: keys + shift.to(keys.device) for name, keys in self.dropout_keys.items()}
 
+    def part_state(self, state: dict[str, Tensor], part: int) -> dict[str, Tensor]:
+        """A step's state for one part of its batch: each drops other activations."""
+        shift = (part << 48) * _ODD % 2**64
+        # A number and no tensor, which could not be moved to a GPU while a step is recorded.
+        shift -= 2**64 * (shift >= 2**63)
+        return state | {name: state[name] + shift for name in self.dropout_keys}
+
     def step_seed(self, step: int) -> int:
         """Seed of the first replica for what draws from PyTorch's own generators in this step."""
         return int(self.noise_keys[0] + _shift(step))

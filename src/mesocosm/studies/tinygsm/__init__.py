@@ -42,8 +42,9 @@ class Config(lab.Config):
     d_small: int = setting(32, "width of the small ones", low=4, high=65_536)
     layers: int = setting(2, "their layers", low=1, high=1000)
     heads: int = setting(4, "their attention heads", low=1, high=1000)
-    steps: int = setting(600, "training steps of a generator", low=4, high=10_000_000)
+    steps: int = setting(500, "training steps of a generator", low=4, high=10_000_000)
     batch_size: int = setting(32, "problems a step", low=1, high=100_000)
+    micro_batch_size: int | None = setting(None, "problems or candidates read at once; all of a step's if none", low=1)
     learning_rate: float = setting(4e-3, "its learning rate, falling to a twentieth", low=0, high=1)
     warmup: int = setting(100, "steps over which it rises", low=1, high=10_000_000)
     examples: tuple[int, ...] = setting((500, 1000, 2000), "unique examples where they are limited", low=1, high=10**8)
@@ -62,6 +63,9 @@ class Config(lab.Config):
             raise ValueError(f"errors={self.errors} is not legal: it must hold 3 rates, one a family")
         if self.few > self.seeds:
             raise ValueError(f"few={self.few} is not legal: it must be at most seeds={self.seeds}")
+        for name in ("gsm8k", "programs"):
+            if self.language_model is None and getattr(self, name) is not None:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not legal without a language model to read it")
         for name in ("d_model", "d_small"):
             if self.language_model is None and getattr(self, name) % (2 * self.heads):
                 raise ValueError(f"{name}={getattr(self, name)} is not legal: a multiple of 2 heads={2 * self.heads}")
@@ -87,8 +91,8 @@ PRESETS = {
     "small": Config(reported=False),
     "paper": Config(
         language_model="HuggingFaceTB/SmolLM2-360M", small_language_model="HuggingFaceTB/SmolLM2-135M",
-        seeds=3, d_model=960, d_small=576, layers=32, steps=20_000, batch_size=1024, learning_rate=1e-4,
-        warmup=1000, examples=(31_250, 62_500, 500_000, 1_000_000),
+        seeds=3, d_model=960, d_small=576, layers=32, steps=20_000, batch_size=1024, micro_batch_size=16,
+        learning_rate=1e-4, warmup=1000, examples=(31_250, 62_500, 500_000, 1_000_000),
         examples_steps=20_000, labelled=7473, verifier_steps=2000,
         verifier_batch_size=256, verifier_learning_rate=1e-4, verifier_warmup=100, test=1319, samples=48,
     ),
@@ -109,20 +113,16 @@ def check(config: Config) -> None:
     for name in (config.language_model, config.small_language_model):
         if name is not None:
             models.check_pretrained(name)
+    if config.language_model is not None:
+        from mesocosm.studies.tinygsm.written import read_files
+
+        read_files(config, most=config.examples[-1])
 
 
 def run(config: Config, lab: "Lab") -> None:
-    from mesocosm.lab.files import UserError
     from mesocosm.studies.tinygsm.experiment import Experiment
 
-    for name in ("gsm8k", "programs"):
-        if config.language_model is not None and getattr(config, name) is None:
-            raise UserError(f"{name}=None is not legal with a language model: say where the problems are")
-    try:
-        experiment = Experiment(config, lab)
-    except (OSError, ValueError) as error:
-        raise UserError(error) from error
-    experiment.run()
+    Experiment(config, lab).run()
 
 
 STUDY = lab.Study(
@@ -140,7 +140,7 @@ STUDY = lab.Study(
     departures=(
         "In smoke and small, problems are made by templates, and the teacher's errors by a rule that matches the "
         "accuracy of GPT-3.5 on GSM8K, 77 %; generators start from random weights, and read words and digits from a "
-        "vocabulary of 67 tokens.",
+        "vocabulary of 77 tokens.",
         "In paper, generators start from SmolLM2 of 362 or 135 million parameters, and the teacher's accuracy is "
         "the paper's own figure; independent errors and single families are left out, and with them two controls.",
         "Candidates have one temperature; those for training a verifier come from three checkpoints of its generator, "

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mesocosm import lab, models, training
-from mesocosm.studies.tinygsm.problems import Problems, Verification
+from mesocosm.studies.tinygsm.problems import PROGRAM, Problems, Verification
 from mesocosm.studies.tinygsm.written import Judged, Pretrained, Texts, Written
 from mesocosm.tasks.word_problems import WordProblemBatch
 
@@ -28,6 +29,19 @@ def head_only(head: Collection[str], model: Any, batch: Any) -> Tensor:
     """The verifier's loss, whose gradient reaches the parameters of these names alone."""
     rest = {name: weights.detach() for name, weights in model.named_parameters() if name not in head}
     return training.outcome_loss(partial(functional_call, model, rest), batch)
+
+
+def at_programs(objective: Any, places: int, model: Any, batch: Any) -> Tensor:
+    """`objective` at the last places of a row, before which no weight is: a transformer computes no other outputs."""
+    if not isinstance(model, models.Transformer):
+        return objective(model, batch)
+    targets, weights = (field[:, -places:] for field in (batch.targets, batch.weights))
+    return objective(partial(model, last=places), batch._replace(targets=targets, weights=weights))
+
+
+def objective_of(config: "Config", objective: Any) -> Any:
+    """What a cell learns by; of the transformer that stands for a pretrained model in a plan, all outputs count."""
+    return partial(at_programs, objective, PROGRAM) if config.language_model is None else objective
 
 
 def task_of(config: "Config", judge: bool = False, **changes: Any) -> Any:
@@ -48,7 +62,7 @@ def all_cells(config: "Config") -> Iterator[lab.Cell]:
     if templates:
         yield generators(config, "generator, independent errors", few, **independent(config))
     sizes = [(size, "all") for size in config.examples] + [(config.examples[-1], "one")] * templates
-    yield generators(
+    data = generators(
         config,
         "data",
         [*few] * len(sizes),
@@ -58,6 +72,7 @@ def all_cells(config: "Config") -> Iterator[lab.Cell]:
             "families": [families for _, families in sizes for _ in few],
         },
     )
+    yield dataclasses.replace(data, stream=UniqueExamples(config, data), complete=templates)
     yield verifiers(config, "verifier", range(config.seeds))
     if templates:
         yield verifiers(config, "verifier, independent errors", few)
@@ -91,12 +106,13 @@ def generators(
         task=task_of(config, **changes),
         model=partial(make_model, config, width or config.d_model),
         seeds=list(seeds),
-        objective=training.cross_entropy,
+        objective=objective_of(config, training.cross_entropy),
         optimiser=training.AdamW(config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)),
         schedule=training.cosine(steps, warmup=config.warmup, floor=0.05),
         clip=1.0,
         steps=steps,
         batch_size=config.batch_size,
+        accumulate=parts(config, config.batch_size),
         settings=settings or {},
         every=-(-steps // 4),
         swappable=width is None and config.language_model is None,
@@ -111,16 +127,22 @@ def verifiers(config: "Config", name: str, seeds: Sequence[int], width: int | No
         task=task_of(config, judge=True),
         model=partial(make_model, config, width or config.d_model),
         seeds=list(seeds),
-        objective=training.outcome_loss,
+        objective=objective_of(config, training.outcome_loss),
         optimiser=training.AdamW(config.verifier_learning_rate, weight_decay=0.01, betas=(0.9, 0.98)),
         schedule=training.linear(config.verifier_steps, warmup=config.verifier_warmup),
         clip=1.0,
         steps=config.verifier_steps,
         batch_size=config.verifier_batch_size,
+        accumulate=parts(config, config.verifier_batch_size),
         every=max(1, config.verifier_steps // 4),
         swappable=width is None and config.language_model is None,
         complete=False,
     )
+
+
+def parts(config: "Config", batch_size: int) -> int:
+    """Parts in which a batch is read."""
+    return -(-batch_size // (config.micro_batch_size or batch_size))
 
 
 def make_model(config: "Config", width: int, task: Any) -> models.Transformer:
@@ -147,20 +169,32 @@ def with_files(config: "Config", cell: lab.Cell, texts: Texts) -> lab.Cell:
     name = config.small_language_model if small else config.language_model
     task: Any = cell.task
     model = partial(Pretrained, name or "")
-    return dataclasses.replace(cell, task=dataclasses.replace(task, texts=texts), model=model)
+    cell = dataclasses.replace(cell, task=dataclasses.replace(task, texts=texts), model=model)
+    return dataclasses.replace(cell, stream=UniqueExamples(config, cell)) if cell.stream else cell
 
 
-def unique_examples(config: "Config", cell: lab.Cell) -> training.Epochs:
-    """The stream of the cell "data": passes over so many examples, the smaller sets within the larger."""
-    largest = config.examples[-1]
-    drawn: list[Any] = [cell.task]
-    if "one" in cell.settings["families"]:
-        drawn.append(task_of(config, families=(ONE_FAMILY,)))
-    samples = [task.draw(largest, seed, "examples") for task in drawn for seed in range(config.few)]
-    data = WordProblemBatch(*map(torch.cat, zip(*samples)))
-    rows = []
-    for seed, size, families in zip(cell.seeds, cell.settings["examples"], cell.settings["families"]):
-        first = largest * (seed + config.few * (families == "one"))
-        # All sets are of one length, the smaller ones repeated.
-        rows.append(first + torch.arange(largest) % size)
-    return training.Epochs(data, cell.batch_size, cell.seeds, torch.stack(rows))
+@dataclass(frozen=True)
+class UniqueExamples:
+    """The stream of the cell "data": passes over so many examples, the smaller sets within the larger; drawn late."""
+
+    config: "Config"
+    cell: lab.Cell
+
+    @cached_property
+    def epochs(self) -> training.Epochs:
+        config, cell, largest = self.config, self.cell, self.config.examples[-1]
+        drawn: list[Any] = [cell.task]
+        if "one" in cell.settings["families"]:
+            drawn.append(task_of(config, families=(ONE_FAMILY,)))
+        samples = [task.draw(largest, seed, "examples") for task in drawn for seed in range(config.few)]
+        data = WordProblemBatch(*map(torch.cat, zip(*samples)))
+        rows = []
+        for seed, size, families in zip(cell.seeds, cell.settings["examples"], cell.settings["families"]):
+            first = largest * (seed + config.few * (families == "one"))
+            # All sets are of one length, the smaller ones repeated.
+            rows.append(first + torch.arange(largest) % size)
+        return training.Epochs(data, cell.batch_size, cell.seeds, torch.stack(rows))
+
+    def __call__(self, step: int, index: Sequence[int], device: torch.device) -> Any:
+        """The batch `[R, B, ...]` of this step for the replicas at `index`."""
+        return self.epochs(step, index, device)

@@ -158,14 +158,15 @@ def draw_tokens(records: "DataFrame") -> lab.Drawing:
         ends[kind] = program["value"].iloc[-1]
         x, y = 0.0, 0.0
         for token, value in zip(program["token"], program["value"]):
-            word = {"\n": "\u21b5"}.get(token, token.strip())
+            x, y = (0.0, y - 1.0) if token.startswith("\n") else (x, y)
+            word = token.strip()
             width = 0.5 + 0.45 * len(word)
             axes.add_patch(pyplot.Rectangle((x, y - 0.8), width, 0.8, color=pyplot.get_cmap("cividis")(value), lw=0))
             dark = value < 0.5
             axes.text(
                 x + width / 2, y - 0.4, word, ha="center", va="center", clip_on=True, color="white" if dark else "black"
             )
-            x, y = (0.0, y - 1.0) if token == "\n" else (x + width, y)
+            x += width
         axes.set(xlim=(0, 13), ylim=(-5.2, 0.2), title=f"a {kind} program")
         axes.set_axis_off()
     shade: Any = pyplot.cm.ScalarMappable(pyplot.Normalize(0, 1), cmap="cividis")

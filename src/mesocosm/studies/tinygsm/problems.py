@@ -10,9 +10,9 @@ from mesocosm.seeding import generator as keyed
 from mesocosm.tasks import WordProblems
 from mesocosm.tasks.word_problems import END, WordProblemBatch
 
-QUESTION = 36
+QUESTION = 31
 """Tokens of the longest question, and so the place where every program begins."""
-PROGRAM = 28
+PROGRAM = 19
 """Tokens of the longest program, and one end more."""
 
 

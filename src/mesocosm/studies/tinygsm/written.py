@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,32 +31,47 @@ class Texts:
     """Problems from the files, and the tokenizer that reads them."""
 
     def __init__(self, config: "Config") -> None:
-        assert config.language_model is not None and config.gsm8k is not None and config.programs is not None
+        assert config.language_model is not None
         tokenizer = models.load_pretrained(config.language_model).tokenizer
         self.encode, self.decode, self.end = tokenizer.encode, tokenizer.decode, tokenizer.eos_token_id
         self.tokens = tuple(tokenizer.batch_decode([[token] for token in range(len(tokenizer))]))
-        folder = Path(config.gsm8k)
-        self.problems = {
-            "examples": read_programs(config.programs),
-            "labelled": read_gsm8k(folder / "train.jsonl"),
-            "test": read_gsm8k(folder / "test.jsonl"),
-        }
-        wanted = {"labelled": config.labelled, "test": config.test, "examples": config.examples[-1]}
-        for name, count in wanted.items():
-            if count > len(self.problems[name]):
-                raise ValueError(f"{name}={count} is not legal: the file holds {len(self.problems[name])} problems")
+        self.problems = read_files(config)
 
 
-def read_programs(path: str) -> list[WrittenProblem]:
-    """Synthetic problems of a file with a JSON object a line, whose program is in `code`, as TinyGSM's are.
+def read_files(config: "Config", most: int | None = None) -> dict[str, list[WrittenProblem]]:
+    """Problems by the name of their use: "labelled" and "test" ones of GSM8K, and "examples", at most so many of them.
 
     Raises:
-        ValueError: when the file cannot be read, or naming the line that holds no problem.
+        ValueError: when a file is not named or cannot be read, or holds fewer problems than are asked for.
+    """
+    for name in ("gsm8k", "programs"):
+        if getattr(config, name) is None:
+            raise ValueError(f"{name}=None is not legal with a language model: say where the problems are")
+    assert config.gsm8k is not None and config.programs is not None
+    found, wanted = {}, {"labelled": config.labelled, "test": config.test, "examples": config.examples[-1]}
+    try:
+        for name, file in (("labelled", "train.jsonl"), ("test", "test.jsonl")):
+            found[name] = read_gsm8k(Path(config.gsm8k) / file)
+    except ValueError as error:
+        raise ValueError(f"gsm8k={config.gsm8k!r} is not legal: {error}") from error
+    found["examples"] = read_programs(config.programs, most)
+    for name, count in wanted.items():
+        if count > len(found[name]):
+            raise ValueError(f"{name}={count} is not legal: the file holds {len(found[name])} problems")
+    return found
+
+
+def read_programs(path: str, most: int | None = None) -> list[WrittenProblem]:
+    """The first synthetic problems, at most so many, of a file with a JSON object a line, whose program is in `code`,
+    as TinyGSM's are.
+
+    Raises:
+        ValueError: when the file cannot be read, or telling after how many problems a line holds none.
     """
     problems: list[WrittenProblem] = []
     try:
         with Path(path).expanduser().open(encoding="utf-8") as file:
-            for line in file:
+            for line in islice(file, most):
                 row = json.loads(line)
                 problems.append(WrittenProblem(str(row["question"]), nan, str(row["code"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
