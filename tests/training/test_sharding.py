@@ -1,5 +1,6 @@
 """Replicas that are split over processes train as whole ones do."""
 
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from sharded_processes import CASES, SEEDS, Keeper, found, model, of_rank, trained
 from torch import multiprocessing
 from torch.multiprocessing import ProcessExitedException
@@ -17,13 +19,22 @@ from mesocosm.lab.lab import Lab
 from mesocosm.training import SGD, Growth, Population, copy_last, cross_entropy, loop, train
 
 Found = dict[str, Any]
-pytestmark = pytest.mark.xdist_group("sharding")  # So that not every process of the tests makes the fixture.
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of two processes, killed over a checkpoint, then of three that go on, and of one that was stacked."""
-    out = tmp_path_factory.mktemp("sharded")
+    """The results, which the first process of the tests that needs them makes for all."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sharded"
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            out.mkdir()
+            make_results(out)
+    return out
+
+
+def make_results(out: Path) -> None:
+    """Of two processes, killed over a checkpoint, then of three that go on, and of one that was stacked."""
     # Processes are forked from one that has imported what they need.
     multiprocessing.set_forkserver_preload(["sharded_processes", "torch.distributed.fsdp", "torch._dynamo"])
     with pytest.raises(ProcessExitedException) as death:
@@ -34,7 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.raises(KeyboardInterrupt):
             trained("clipped", Population, Keeper(out / "stacked.safetensors", dies=True))
     started(3, out, "resume")
-    return out
 
 
 def started(count: int, out: Path, then: str) -> None:
