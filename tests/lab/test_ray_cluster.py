@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(nodes, tmp_path, monkeypatch)
     request = folders.Request("tiny", "smoke", folders.load_study("tiny").presets["smoke"])
     parts = jobs.unfinished(request, tmp_path)
     with (
-        pytest.raises(UserError, match="none of the cluster's \d nodes has a GPU"),
+        pytest.raises(UserError, match=r"none of the cluster's \d nodes has a GPU"),
         ray_cluster.connected("ray", "cuda"),
     ):
         pass
