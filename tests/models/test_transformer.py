@@ -203,6 +203,8 @@ def test_the_last_positions_are_answered_as_among_all(options: dict) -> None:
         answers = model(tokens(), last=last)
         assert answers.shape == (B, last, V)
         torch.testing.assert_close(answers, model(tokens())[:, -last:], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="last=0 is not legal: it must be at least 1"):
+        model(tokens(), last=0)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)

@@ -170,6 +170,8 @@ class Transformer(nn.Module):
         unknown = set(capture) - set(self.hook_names) if capture else ()
         if unknown:
             raise ValueError(f"capture={sorted(unknown)} is not legal: it must be among {', '.join(self.hook_names)}")
+        if last is not None and last < 1:
+            raise ValueError(f"last={last} is not legal: it must be at least 1")
         keep = Keeper(capture)
         logits, _ = self._run(tokens, None, keep, last)
         return (logits, keep.kept) if capture else logits
