@@ -154,9 +154,20 @@ def test_a_killed_driver_goes_on_from_finished_cells(nodes, tmp_path, capsys, re
 
 
 def test_the_client_server_of_a_cluster_will_do(nodes, tmp_path, monkeypatch, reference) -> None:
+    """At the second attempt, if it is slow."""
+    init, attempts = ray.init, []
+
+    def slow_at_first(*address, **options):
+        attempts.append(address)
+        if len(attempts) == 1:
+            raise ConnectionAbortedError("Initialization failure from server:")
+        return init(*address, **options)
+
+    monkeypatch.setattr(ray, "init", slow_at_first)
     monkeypatch.delenv("RAY_ADDRESS")
     folder = tmp_path / "run"
     assert main([*SLOW, "--on", f"ray://127.0.0.1:{PORT}", "--out", str(folder)]) == 0
+    assert len(attempts) == 2
     pd.testing.assert_frame_equal(read_table(folder / "records.parquet"), reference)
 
 

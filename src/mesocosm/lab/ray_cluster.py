@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,15 @@ def connected(on: str, device: str) -> Iterator["OnRay"]:
 
     address = os.environ.get("RAY_ADDRESS", "local") if on == "ray" else on
     _reach(on, address)
+    start = partial(ray.init, address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         try:
-            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                start()
+            except ConnectionAbortedError:
+                # On a busy machine the server that Ray starts for a client may miss its half a minute.
+                ray.shutdown()
+                start()
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(
                 f"--on {on}: the Ray cluster at {address} is not to be used: {_first_line(error)}"
