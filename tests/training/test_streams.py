@@ -37,3 +37,12 @@ def test_noise_leaves_the_bits_of_a_stream_as_they_are() -> None:
         first, second = (stream(step, [0, 1], torch.device("cpu")) for stream in (clean, noisy))
         assert torch.equal(first.inputs, second.inputs)
         assert torch.equal(first.clean, second.clean)
+
+
+@pytest.mark.cuda
+def test_a_gpu_draws_what_a_cpu_does() -> None:
+    stream = Online(SparseParity(n=70, k=3, noise=0.3), 8, [1, 2])
+    for step in (0, 40):
+        here, there = (stream(step, [0, 1], torch.device(device)) for device in ("cpu", "cuda"))
+        for one, other in zip(here, there):
+            assert torch.equal(one, other.cpu())
