@@ -290,3 +290,12 @@ def test_each_square_of_a_map_holds_verdict_and_effect(varied, names, squares) -
     told = sorted(word for words in texts for word in words)
     shown = [f"✗ not supported\n{10 + i}" for i in range(1, len(rows))]
     assert told == (sorted(["✗ not supported", *shown]) if squares else [])
+
+
+def test_a_claim_that_was_measured_nowhere_says_so() -> None:
+    request = folders.Request("tiny", "smoke", folders.load_study("tiny").presets["smoke"])
+    nothing = {"claim": "C1", "verdict": "inconclusive", "effect": None, "low": None, "high": None, "bound": None}
+    (drawing,) = draw(Sweep(request, {"n": (6, 8)}), pd.DataFrame([{"n": n, **nothing} for n in (6, 8)]))
+    axes = drawing.figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["not measured"]
+    assert list(axes.get_yticks()) == []

@@ -113,7 +113,7 @@ def _panels(sweep: Sweep, fields: list[str], chosen: "DataFrame", whole: "DataFr
             _map(axes, sweep, fields, mine, every["effect"], claim.unit)
         else:
             _line(axes, sweep, fields[0], mine, claim.unit)
-        axes.set_title(textwrap.fill(f"{claim.id}: {claim.statement}", round(12 * width)), fontsize=9)
+        axes.set_title(textwrap.fill(f"{claim.id}: {claim.statement}", round(11 * width)), fontsize=9)
     if where:
         figure.suptitle(where)
     return figure
@@ -124,6 +124,10 @@ def _line(axes: "Axes", sweep: Sweep, field: str, mine: "DataFrame", unit: str) 
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     xs = {told(value): value if numbers else i for i, value in enumerate(values)}
     mine = mine.dropna(subset=["effect"])
+    if mine.empty:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=style.GREY)
+        axes.set_yticks([])
+        axes.plot(list(xs.values()), [0.0] * len(xs), alpha=0)  # For the same ticks as in the other panels.
     places = [xs[told(value)] for value in mine[field]]
     order = sorted(range(len(places)), key=places.__getitem__)
     if numbers:
