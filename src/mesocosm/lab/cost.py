@@ -12,7 +12,7 @@ from torch import nn
 
 from mesocosm.lab.lab import Lab
 from mesocosm.lab.study import Cell
-from mesocosm.training.gradients import LARGE, flop_counter, gradients_of, part_of, plan
+from mesocosm.training.gradients import fitting, flop_counter, gradients_of, part_of, plan
 from mesocosm.training.population import row
 from mesocosm.training.streams import Online, kinds_of
 
@@ -91,7 +91,7 @@ class _Meter:
         one, activations = self._gradient(alike, model, cell, _draw(cell)[0])
         gradients = 2 if hasattr(cell.optimiser, "ascend") else 1
         step = self._mean(alike, model, cell, gradients) if hasattr(cell.stream, "kinds") else gradients * one
-        stack = max(int(LARGE[torch.device(self.lab.device).type] * cell.accumulate // max(one, 1)), 1)
+        stack = max(fitting(one / cell.accumulate, torch.device(self.lab.device).type), 1)
         seconds = None
         if self.timed:
             alike += (min(len(cell.seeds), PROBED),)

@@ -260,12 +260,12 @@ def cut(wholes: Sequence[Job], executor: Executor) -> list[Job]:
 def _job(parts: tuple[Part, ...], lab: Lab, device: str) -> Job:
     """All replicas of the parts as one job."""
     from mesocosm.lab.cost import price
-    from mesocosm.training.gradients import LARGE
+    from mesocosm.training.gradients import fitting
 
     first = cell_of(parts[:1])  # A step of the others costs as much.
     (cost,) = price(lab, [first], timed=False)
     flops = max(1.0, cost.flops / max(1, cost.steps * cost.replicas))
-    fills = max(1, int(LARGE[device] * first.accumulate // flops))
+    fills = max(1, fitting(flops / first.accumulate, device))
     weights = 4 * cost.parameters
     return Job(
         parts,

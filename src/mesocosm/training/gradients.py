@@ -113,6 +113,11 @@ def flops_of_step(
     return counter.get_total_flops()
 
 
+def fitting(flops: float, device: str) -> int:
+    """Replicas in lockstep that fill a kind of device, if a step of one takes so many operations; 0 if one does."""
+    return int(LARGE[device] // max(flops, 1))
+
+
 def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -> int:
     """Decide how `population` is to step, and give the number of replicas to step in lockstep.
 
@@ -124,8 +129,8 @@ def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -
         return 1
     population.mode(training=True)
     flops = flops_of_step(population, objective, batch)
-    fitting = int(LARGE[population.device.type] // max(flops, 1))
-    if fitting < 1:
+    many = fitting(flops, population.device.type)
+    if many < 1:
         population.mappable = False
         population.reason = f"one by one: {flops / 1e6:,.0f} MFLOP a step fill the device"
         return 1
@@ -136,7 +141,7 @@ def plan(population: Population, objective: Callable[..., Tensor], batch: Any) -
         population.mappable = False
         population.reason = f"one by one: vmap can't trace this model ({str(error).strip().splitlines()[0][:150]})"
         return 1
-    size = max(fitting, 2)
+    size = max(many, 2)
     # A last replica by itself would step beside an idle twin.
     while len(population) > size and len(population) % size == 1:
         size += 1
